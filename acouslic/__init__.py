@@ -1,0 +1,1 @@
+"""What ships: a stack of frames in, the abdominal circumference out, one file a stage."""

@@ -1,0 +1,20 @@
+"""Errors a user can meet: one line says what was expected, what was found and what to do."""
+
+
+class AcouslicError(Exception):
+    """Base of the errors that are the user's to mend; anything else is a defect of ours."""
+
+    def __init__(self, *, expected: str, found: str, advice: str) -> None:
+        super().__init__(f"expected {expected}; found {found}; {advice}".replace("\n", " "))
+
+
+class InputError(AcouslicError):
+    """The input folder or its stack is not what the challenge gives."""
+
+
+class OutputError(AcouslicError):
+    """The results cannot be written."""
+
+
+class BundleError(AcouslicError):
+    """The bundle of weights is incomplete, altered or of another architecture."""

@@ -1,0 +1,227 @@
+"""The network: an open_clip visual tower (the trunk), a UNETR-like decoder, a quality head.
+
+Images are (N, 3, S, S) float32, normalised as CLIP's; maps are (N, C, rows, columns).
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from open_clip.transformer import LayerNorm, VisionTransformer
+from torch import nn
+from torch.nn import functional
+
+QUALITY = ("none", "suboptimal", "optimal")
+QUALITY_VALUES = (0.0, 0.6, 1.0)
+TAPS = 4
+HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """The vision part of an open_clip model config."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    embed_dim: int
+
+    @classmethod
+    def read(cls, path: Path) -> "TrunkConfig":
+        """From an open_clip JSON file; its text tower is ignored.
+
+        Raises:
+            TypeError: the vision part has an option that this trunk does not know.
+        """
+        config = json.loads(path.read_text())
+        return cls(embed_dim=config["embed_dim"], **config["vision_cfg"])
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def tap_blocks(self) -> tuple[int, ...]:
+        """0-based blocks that features are taken after: four, evenly spaced, the last included."""
+        return tuple(self.layers * (tap + 1) // TAPS - 1 for tap in range(TAPS))
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """All that rebuilds a network."""
+
+    trunk: TrunkConfig
+    decoder_width: int
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "NetworkConfig":
+        return cls(TrunkConfig(**values["trunk"]), values["decoder_width"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class TrunkFeatures(NamedTuple):
+    """Of the trunk: `pooled` (N, E), four `taps` (N, width, g, g), `class_tokens` (N, width)."""
+
+    pooled: torch.Tensor
+    taps: list[torch.Tensor]
+    class_tokens: list[torch.Tensor]
+
+
+class Output(NamedTuple):
+    """`mask_logits` (N, 1, G, G), `quality_logits` (N, 3) in the order of QUALITY; both float32."""
+
+    mask_logits: torch.Tensor
+    quality_logits: torch.Tensor
+
+
+class Attention(nn.Module):
+    """Self-attention of real Linears, called the way open_clip calls MultiheadAttention.
+
+    nn.MultiheadAttention hands its weights to a functional and never calls `out_proj`, so an
+    adapter on it would never train.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, query: torch.Tensor, _key: torch.Tensor, _value: torch.Tensor, **_options: object
+    ) -> tuple[torch.Tensor, None]:
+        n, length, width = query.shape
+        qkv = self.qkv(query).view(n, length, 3, self.heads, width // self.heads)
+        attended = functional.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4))
+        return self.out(attended.transpose(1, 2).reshape(n, length, width)), None
+
+
+def build_trunk(config: TrunkConfig) -> VisionTransformer:
+    """A trunk with fresh weights."""
+    heads = config.width // HEAD_WIDTH
+    trunk = VisionTransformer(
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        width=config.width,
+        layers=config.layers,
+        heads=heads,
+        mlp_ratio=4.0,
+        output_dim=config.embed_dim,
+        norm_layer=LayerNorm,
+    )
+    for block in trunk.transformer.resblocks:
+        block.attn = Attention(config.width, heads)
+    return trunk
+
+
+def trunk_state_from_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """open_clip's visual state dict in this trunk's names; the tensors are the same ones."""
+    renamed = (
+        (".attn.in_proj_weight", ".attn.qkv.weight"),
+        (".attn.in_proj_bias", ".attn.qkv.bias"),
+        (".attn.out_proj.", ".attn.out."),
+    )
+    result = {}
+    for name, tensor in state.items():
+        for theirs, ours in renamed:
+            name = name.replace(theirs, ours)
+        result[name] = tensor
+    return result
+
+
+def _conv(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _up(inputs: int, outputs: int) -> nn.Sequential:
+    """Fewer channels first, then twice the size: a quarter of the work of the other order."""
+    return nn.Sequential(_conv(inputs, outputs), nn.Upsample(scale_factor=2, mode="bilinear"))
+
+
+def _climb(inputs: int, outputs: int, doublings: int) -> nn.Sequential:
+    """From tokens to a skip connection: channels shrink at once, so that large maps stay thin."""
+    first = _up(inputs, outputs) if doublings else _conv(inputs, outputs)
+    return nn.Sequential(first, *(_up(outputs, outputs) for _ in range(doublings - 1)))
+
+
+class Decoder(nn.Module):
+    """UNETR-like: skips from image and taps, merged from deep to shallow, to one logit map.
+
+    The token grid (g, g) is doubled until a token covers one pixel or less than two: 16 x 16 tokens
+    of 14 px give 256 x 256, of 8 px give 128 x 128.
+    """
+
+    def __init__(self, config: TrunkConfig, width: int) -> None:
+        super().__init__()
+        doublings = max(3, round(math.log2(config.patch_size)))
+        self.size = config.grid * 2**doublings
+        self.image = nn.Sequential(_conv(1, width), _conv(width, width))
+        self.taps = nn.ModuleList(
+            _climb(config.width, channels * width, rise)
+            for channels, rise in (
+                (2, doublings - 1),
+                (4, doublings - 2),
+                (8, doublings - 3),
+                (8, doublings - 3),
+            )
+        )
+        self.merges = nn.ModuleList(
+            nn.Sequential(
+                _conv(2 * channels * width, channels * width), _up(channels * width, below)
+            )
+            for channels, below in ((8, 4 * width), (4, 2 * width), (2, width))
+        )
+        self.logit = nn.Sequential(_conv(2 * width, width), nn.Conv2d(width, 1, 1))
+
+    def forward(self, images: torch.Tensor, taps: list[torch.Tensor]) -> torch.Tensor:
+        grey = functional.interpolate(
+            images[:, :1], size=(self.size, self.size), mode="bilinear", align_corners=False
+        )
+        shallow, middle, deep, deepest = (
+            climb(tap) for climb, tap in zip(self.taps, taps, strict=True)
+        )
+        x = deepest
+        for merge, skip in zip(self.merges, (deep, middle, shallow), strict=True):
+            x = merge(torch.cat([x, skip], dim=1))
+        return cast(torch.Tensor, self.logit(torch.cat([x, self.image(grey)], dim=1)))
+
+
+class AbdomenNet(nn.Module):
+    """Trunk, decoder and quality head."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = build_trunk(config.trunk)
+        self.decoder = Decoder(config.trunk, config.decoder_width)
+        self.quality_head = nn.Linear(config.trunk.embed_dim, len(QUALITY))
+
+    def trunk_features(self, images: torch.Tensor) -> TrunkFeatures:
+        """Images (N, 3, S, S) to the pooled feature and the taps of the trunk."""
+        found = self.trunk.forward_intermediates(
+            images, indices=list(self.config.trunk.tap_blocks), output_extra_tokens=True
+        )
+        return TrunkFeatures(
+            pooled=found["image_features"],
+            taps=found["image_intermediates"],
+            class_tokens=[prefix[:, 0] for prefix in found["image_intermediates_prefix"]],
+        )
+
+    def forward(self, images: torch.Tensor) -> Output:
+        features = self.trunk_features(images)
+        mask_logits = self.decoder(images, features.taps)
+        return Output(mask_logits.float(), self.quality_head(features.pooled).float())

@@ -1,0 +1,61 @@
+"""To the network's grid and back: one matched pair, and the same for masks.
+
+A frame (H, W) is zero-padded, centred, to a square and resized to (S, S), as FetalCLIP's own
+preprocessing does.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CHUNK = 32
+
+
+def padding(shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Columns left and right, rows above and below, that make a frame of `shape` square."""
+    rows, columns = shape
+    side = max(rows, columns)
+    left, top = (side - columns) // 2, (side - rows) // 2
+    return left, side - columns - left, top, side - rows - top
+
+
+def to_grid(frames: np.ndarray, size: int) -> torch.Tensor:
+    """Frames (N, H, W) uint8 to the network's grid, (N, size, size) uint8; bicubic, antialiased."""
+    pad = padding(frames.shape[1:3])
+    grid = torch.empty((len(frames), size, size), dtype=torch.uint8)
+    for start in range(0, len(frames), CHUNK):
+        square = functional.pad(torch.from_numpy(frames[start : start + CHUNK]), pad)[:, None]
+        resized = functional.interpolate(
+            square, size=(size, size), mode="bicubic", antialias=True, align_corners=False
+        )
+        grid[start : start + CHUNK] = resized[:, 0]
+    return grid
+
+
+def normalise(grid: torch.Tensor) -> torch.Tensor:
+    """Grey levels (N, S, S), uint8 or float in 0..255, to CLIP's input, (N, 3, S, S) float32."""
+    mean = torch.tensor(CLIP_MEAN, device=grid.device)[:, None, None]
+    std = torch.tensor(CLIP_STD, device=grid.device)[:, None, None]
+    return (grid.float()[:, None] / 255 - mean) / std
+
+
+def masks_to_grid(masks: np.ndarray, size: int) -> np.ndarray:
+    """Labels (N, H, W) uint8 or bool to (N, size, size) of the same type; nearest pixel centre."""
+    left, _, top, _ = padding(masks.shape[1:3])
+    rows, columns = masks.shape[1:3]
+    side = max(rows, columns)
+    centre = np.floor((np.arange(size) + 0.5) * side / size).astype(int)
+    row, column = centre - top, centre - left
+    inside = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))[None]
+    picked = masks[:, row.clip(0, rows - 1)][:, :, column.clip(0, columns - 1)]
+    return np.where(inside, picked, np.zeros((), masks.dtype))
+
+
+def from_grid(maps: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Maps (N, G, G) float on the grid back to frames, (N, H, W); bilinear, padding cut off."""
+    left, right, top, bottom = padding(shape)
+    side = (shape[0] + top + bottom, shape[1] + left + right)
+    full = functional.interpolate(maps[:, None], size=side, mode="bilinear", align_corners=False)
+    return full[:, 0, top : top + shape[0], left : left + shape[1]]

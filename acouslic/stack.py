@@ -1,0 +1,140 @@
+"""Reading one stack: the header is checked before a pixel is read.
+
+Arrays are (frame, row, column) = (T, H, W) uint8; geometry keeps the file's own (x, y, z) order.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from acouslic.errors import InputError
+from acouslic.fan import COLUMNS, FRAMES_PER_SWEEP, ROWS, SPACING_MM, SWEEPS
+
+SPACING_TOLERANCE_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where an image lies: spacing and origin in mm as (x, y, z), direction cosines row by row."""
+
+    spacing_mm: tuple[float, ...]
+    origin_mm: tuple[float, ...]
+    direction: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One case: `frames` (T, H, W) uint8, six sweeps behind each other; `name`: the file's stem."""
+
+    name: str
+    frames: np.ndarray
+    geometry: Geometry
+
+    @property
+    def frames_per_sweep(self) -> int:
+        return len(self.frames) // SWEEPS
+
+    @cached_property
+    def tissue(self) -> np.ndarray:
+        """Which frames show anything, (T,) bool: the padding behind a sweep is black."""
+        return np.asarray(self.frames.any(axis=(1, 2)))
+
+    def sweep_of(self, frame: int) -> int:
+        """The 0-based sweep that holds the frame."""
+        return frame // self.frames_per_sweep
+
+
+def sweep_slices(n_frames: int) -> tuple[slice, ...]:
+    """The frames of each of the six sweeps."""
+    length = n_frames // SWEEPS
+    return tuple(slice(start, start + length) for start in range(0, SWEEPS * length, length))
+
+
+def read_stack(path: Path) -> Stack:
+    """Read a stack as the challenge gives it.
+
+    Any number of frames that is a multiple of six is taken; the challenge's own is 840.
+
+    Raises:
+        InputError: the file is no such stack, is damaged, or shows nothing at all.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    _check_header(reader, path)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(
+            expected=f"{path.name} to hold all the pixels that its header announces",
+            found=f"a file that ends early or is damaged ({_last_sentence(error)})",
+            advice="copy the file again and compare its size",
+        ) from error
+    geometry = Geometry(image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    stack = Stack(path.stem, sitk.GetArrayFromImage(image), geometry)
+    if not stack.tissue.any():
+        raise InputError(
+            expected="at least one frame that shows tissue",
+            found=f"{len(stack.frames)} frames that are all black in {path.name}",
+            advice="check the recording",
+        )
+    return stack
+
+
+def _check_header(reader: sitk.ImageFileReader, path: Path) -> None:
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(
+            expected="a MetaImage file (.mha)",
+            found=f"{path.name}, which cannot be read as an image",
+            advice="give the stack as the challenge distributes it",
+        ) from error
+    size, spacing = reader.GetSize(), reader.GetSpacing()
+    pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    _require(
+        len(size) == 3,
+        path,
+        expected="a three-dimensional stack (x, y, frame)",
+        found=f"{len(size)} dimensions",
+        advice="give all six sweeps in one file",
+    )
+    _require(
+        reader.GetNumberOfComponents() == 1 and pixel == "8-bit unsigned integer",
+        path,
+        expected="grey frames of 8-bit unsigned integers",
+        found=f"{reader.GetNumberOfComponents()} component(s) of type '{pixel}'",
+        advice="convert the stack to uint8 grey levels",
+    )
+    _require(
+        size[:2] == (COLUMNS, ROWS),
+        path,
+        expected=f"frames of {COLUMNS} x {ROWS} pixels",
+        found=f"{size[0]} x {size[1]}",
+        advice="do not crop or resize the frames",
+    )
+    _require(
+        size[2] > 0 and size[2] % SWEEPS == 0,
+        path,
+        expected=f"{SWEEPS} sweeps of equal length ({SWEEPS} x {FRAMES_PER_SWEEP} frames)",
+        found=f"{size[2]} frames, no multiple of {SWEEPS}",
+        advice="pad every sweep with black frames at its end",
+    )
+    _require(
+        all(abs(step - SPACING_MM) <= SPACING_TOLERANCE_MM for step in spacing[:2]),
+        path,
+        expected=f"a pixel spacing of {SPACING_MM} mm",
+        found=f"{spacing[0]:g} x {spacing[1]:g} mm (1 x 1 is also read where the header has none)",
+        advice="write the probe's spacing into the header, as millimetres are measured with it",
+    )
+
+
+def _require(holds: bool, path: Path, *, expected: str, found: str, advice: str) -> None:
+    if not holds:
+        raise InputError(expected=expected, found=f"{found} in {path.name}", advice=advice)
+
+
+def _last_sentence(error: RuntimeError) -> str:
+    return str(error).strip().splitlines()[-1].strip()
