@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 CANDIDATES = 40
 NEARLY_AS_GOOD = 0.8
 FALLBACK_AC_MM = 236.0
+Rule = Callable[[StackPrediction, np.ndarray, SelectionConfig], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,18 @@ class _Clock:
         self.seconds[name] = time.perf_counter() - start
 
 
-def measure(stack: Stack, bundle: Bundle) -> Measurement:
-    """Choose the frame of a stack, outline the abdomen on it and measure its circumference."""
+def score_frames(
+    prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig
+) -> np.ndarray:
+    """Each frame's score, (T,): the rule that ships."""
+    return selection.frame_scores(*evidence(prediction, tissue, config), tissue, config)
+
+
+def measure(stack: Stack, bundle: Bundle, rule: Rule = score_frames) -> Measurement:
+    """Choose the frame of a stack, outline the abdomen on it and measure its circumference.
+
+    Another `rule` than the one that ships is for comparisons.
+    """
     config = bundle.config.selection
     clock = _Clock()
     with clock.stage("preprocess"):
@@ -70,7 +81,7 @@ def measure(stack: Stack, bundle: Bundle) -> Measurement:
     with clock.stage("network"):
         prediction = predict(bundle.members, grid, tissue)
     with clock.stage("selection"):
-        scores = selection.frame_scores(*evidence(prediction, tissue, config), tissue, config)
+        scores = rule(prediction, tissue, config)
         ranking = selection.ranked(scores, tissue)
         spacing_mm = stack.geometry.spacing_mm[0]
         frame, outline = choose(ranking, scores, prediction, spacing_mm, config)

@@ -3,6 +3,8 @@
 Arrays are (frame, row, column) = (T, H, W) uint8; geometry keeps the file's own (x, y, z) order.
 """
 
+import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,7 @@ from acouslic.errors import InputError
 from acouslic.fan import COLUMNS, FRAMES_PER_SWEEP, ROWS, SPACING_MM, SWEEPS
 
 SPACING_TOLERANCE_MM = 1e-3
+HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,14 @@ def read_stack(path: Path) -> Stack:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     _check_header(reader, path)
+    _check_length(path, math.prod(reader.GetSize()))
     try:
         image = reader.Execute()
     except RuntimeError as error:
         raise InputError(
-            expected=f"{path.name} to hold all the pixels that its header announces",
-            found=f"a file that ends early or is damaged ({_last_sentence(error)})",
-            advice="copy the file again and compare its size",
+            expected=f"pixels that can be decompressed in {path.name}",
+            found="damaged ones",
+            advice="copy the file again and compare its checksum",
         ) from error
     geometry = Geometry(image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     stack = Stack(path.stem, sitk.GetArrayFromImage(image), geometry)
@@ -136,5 +140,20 @@ def _require(holds: bool, path: Path, *, expected: str, found: str, advice: str)
         raise InputError(expected=expected, found=f"{found} in {path.name}", advice=advice)
 
 
-def _last_sentence(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[-1].strip()
+def _check_length(path: Path, n_pixels: int) -> None:
+    """ITK reports a short file too, but in several lines on stderr that cannot be turned off."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    header, found, _ = head.partition(b"ElementDataFile = LOCAL\n")
+    if not found:
+        return  # the pixels lie in a file of their own
+    compressed = re.search(rb"^CompressedDataSize = (\d+)", header, re.MULTILINE)
+    announced = int(compressed[1]) if compressed else n_pixels
+    held = path.stat().st_size - len(header) - len(found)
+    _require(
+        held >= announced,
+        path,
+        expected=f"{announced} bytes of pixels, as the header announces",
+        found=f"{held}, so the file was cut short,",
+        advice="copy the file again and compare its size",
+    )

@@ -1,0 +1,79 @@
+"""What several tests need: a tiny network, a bundle of it, a stack that is quick to make."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from acouslic.bundle import save_bundle
+from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from acouslic.lora import LoraConfig, add_lora
+from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
+from acouslic.selection import SelectionConfig
+
+TINY = NetworkConfig(TrunkConfig(32, 8, 64, 4, 64), decoder_width=4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_config() -> NetworkConfig:
+    return TINY
+
+
+@pytest.fixture
+def tiny_network() -> AbdomenNet:
+    """Four small blocks with adapters that are not zero any more."""
+    torch.manual_seed(0)
+    network = AbdomenNet(TINY)
+    add_lora(network.trunk, LoraConfig(rank=2, alpha=4))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    return network
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path, tiny_network: AbdomenNet) -> Path:
+    folder = tmp_path / "bundle"
+    save_bundle(
+        folder,
+        [tiny_network],
+        name="tiny",
+        selection=SelectionConfig(),
+        lora=LoraConfig(rank=2, alpha=4),
+        provenance={"simulated": True},
+        card="a test's bundle\n",
+    )
+    return folder
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    """(12, 562, 744) uint8: six sweeps of two frames, the second one black."""
+    noise = np.random.default_rng(0).integers(1, 120, (12, *FRAME_SHAPE), dtype=np.uint8)
+    noise *= CHALLENGE_FAN.mask()
+    noise[1::2] = 0
+    return noise
+
+
+@pytest.fixture
+def write_stack(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an array as the platform lays it out and returns the input folder."""
+
+    def write(array: np.ndarray, *, spacing: float = SPACING_MM, is_vector: bool = False) -> Path:
+        folder = tmp_path / "input" / "images" / "stacked-fetal-ultrasound"
+        folder.mkdir(parents=True, exist_ok=True)
+        image = sitk.GetImageFromArray(array, isVector=is_vector)
+        image.SetSpacing((spacing,) * image.GetDimension())
+        sitk.WriteImage(image, str(folder / "case.mha"), useCompression=True)
+        return tmp_path / "input"
+
+    return write

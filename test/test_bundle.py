@@ -1,0 +1,147 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from acouslic.bundle import choose_bundle, choose_device, load_bundle, save_bundle
+from acouslic.errors import BundleError, InputError
+from acouslic.lora import LoraConfig, merge_lora
+from acouslic.network import AbdomenNet
+from acouslic.selection import SelectionConfig
+
+
+def save(folder, members, *, lora=None):
+    save_bundle(
+        folder,
+        members,
+        name="test",
+        selection=SelectionConfig(smoothing_frames=2.0),
+        lora=lora,
+        provenance={"simulated": True},
+        card="",
+        dtype=torch.float32,
+    )
+
+
+def rewrite_manifest(folder):
+    """As somebody would who changes a file on purpose."""
+    import hashlib
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in manifest["sha256"]:
+        manifest["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_bundle_gives_back_what_was_saved(tmp_path, tiny_network):
+    save(tmp_path / "b", [tiny_network], lora=LoraConfig(rank=2, alpha=4))
+    bundle = load_bundle(tmp_path / "b")
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected, found = tiny_network.eval()(images), bundle.members[0](images)
+    assert torch.allclose(expected.mask_logits, found.mask_logits, atol=1e-4)
+    assert torch.allclose(expected.quality_logits, found.quality_logits, atol=1e-4)
+    assert bundle.config.selection.smoothing_frames == 2.0
+    assert bundle.id.startswith("test-")
+
+
+def test_merged_and_unmerged_bundles_say_the_same(tmp_path, tiny_network):
+    save(tmp_path / "apart", [tiny_network], lora=LoraConfig(rank=2, alpha=4))
+    merge_lora(tiny_network.trunk)
+    save(tmp_path / "merged", [tiny_network])
+    images = torch.randn(2, 3, 32, 32)
+    apart, merged = (load_bundle(tmp_path / name).members[0] for name in ("apart", "merged"))
+    assert torch.allclose(apart(images).mask_logits, merged(images).mask_logits, atol=1e-4)
+
+
+def test_an_ensemble_shares_its_base(tmp_path, tiny_config, tiny_network):
+    save(tmp_path / "b", [tiny_network, tiny_network], lora=LoraConfig(rank=2, alpha=4))
+    assert len(load_bundle(tmp_path / "b").members) == 2
+    with pytest.raises(ValueError, match="share"):
+        save(tmp_path / "c", [AbdomenNet(tiny_config), AbdomenNet(tiny_config)])
+
+
+def test_half_precision_is_smaller(tmp_path, tiny_bundle, tiny_network):
+    save(tmp_path / "full", [tiny_network], lora=LoraConfig(rank=2, alpha=4))
+    half = (tiny_bundle / "trunk.safetensors").stat().st_size
+    assert half < 0.6 * (tmp_path / "full" / "trunk.safetensors").stat().st_size
+
+
+def test_an_altered_file_is_refused(tiny_bundle):
+    with (tiny_bundle / "trunk.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(BundleError, match=r"trunk\.safetensors with sha256"):
+        load_bundle(tiny_bundle)
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "config.json", "trunk.safetensors", "member_0.safetensors"]
+)
+def test_a_missing_file_is_refused(tiny_bundle, name):
+    (tiny_bundle / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        load_bundle(tiny_bundle)
+
+
+def test_a_file_outside_the_manifest_is_refused(tiny_bundle):
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    del manifest["sha256"]["member_0.safetensors"]
+    (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"member_0\.safetensors listed"):
+        load_bundle(tiny_bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config["network"]["trunk"].update(width=128), "architecture"),
+        (lambda config: config["network"]["trunk"].update(layers=8), "architecture"),
+        (lambda config: config["network"]["trunk"].update(depth=8), "another form"),
+        (lambda config: config.update(lora=None), "architecture"),
+        (lambda config: config.update(format="acouslic-bundle-9"), "another form"),
+    ],
+)
+def test_another_architecture_is_refused(tiny_bundle, change, message):
+    path = tiny_bundle / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+    rewrite_manifest(tiny_bundle)
+    with pytest.raises(BundleError, match=message):
+        load_bundle(tiny_bundle)
+
+
+def test_missing_and_damaged_tensors_are_refused(tiny_bundle):
+    path = tiny_bundle / "member_0.safetensors"
+    tensors = load_file(path)
+    tensors.pop("quality_head.weight")
+    save_file(tensors, path)
+    rewrite_manifest(tiny_bundle)
+    with pytest.raises(BundleError, match=r"quality_head\.weight"):
+        load_bundle(tiny_bundle)
+    path.write_bytes(b"no tensors")
+    rewrite_manifest(tiny_bundle)
+    with pytest.raises(BundleError, match="safetensors in"):
+        load_bundle(tiny_bundle)
+
+
+def test_the_demo_bundle_stands_in_for_an_empty_model_folder(tmp_path, caplog):
+    demo = tmp_path / "demo"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "README.md").touch()
+    assert choose_bundle(tmp_path / "absent", demo) == demo
+    assert choose_bundle(tmp_path / "model", demo) == demo
+    assert "means nothing for patients" in caplog.text
+    (tmp_path / "model" / "config.json").touch()
+    assert choose_bundle(tmp_path / "model", demo) == tmp_path / "model"
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(InputError, match="a GPU"):
+        choose_device("cuda")

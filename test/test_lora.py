@@ -1,0 +1,63 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from acouslic.lora import TARGETS, LoraConfig, add_lora, lora_layers, merge_lora
+from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
+
+RESOURCES = Path(__file__).parents[1] / "resources"
+
+
+def dead_adapters(network: AbdomenNet, batch: int) -> list[str]:
+    """Adapter matrices without gradient. B starts as zero, so A gets one only when B has moved."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.01)
+    size = network.config.trunk.image_size
+    output = network(torch.randn(batch, 3, size, size))
+    (output.mask_logits.square().mean() + output.quality_logits.square().mean()).backward()
+    matrices = {name: p for name, p in network.named_parameters() if "lora_" in name}
+    assert len(matrices) == 2 * len(TARGETS) * network.config.trunk.layers
+    return [name for name, p in matrices.items() if p.grad is None or not p.grad.abs().max() > 0]
+
+
+@pytest.mark.parametrize(
+    ("config_file", "parameters"), [("demo_trunk.json", None), ("fetalclip.json", 3_145_728)]
+)
+def test_every_adapter_trains(config_file, parameters):
+    torch.manual_seed(0)
+    network = AbdomenNet(NetworkConfig(TrunkConfig.read(RESOURCES / config_file), 8))
+    add_lora(network.trunk, LoraConfig())
+    trainable = [parameter for parameter in network.trunk.parameters() if parameter.requires_grad]
+    if parameters is not None:
+        assert sum(parameter.numel() for parameter in trainable) == parameters
+    assert dead_adapters(network, batch=1) == []
+
+
+def test_a_fresh_adapter_changes_nothing(tiny_config):
+    network = AbdomenNet(tiny_config).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        before = network(images)
+        add_lora(network.trunk, LoraConfig())
+        after = network(images)
+    assert torch.equal(before.mask_logits, after.mask_logits)
+
+
+def test_merged_equals_unmerged(tiny_network):
+    tiny_network.eval()
+    images = torch.randn(2, 3, 32, 32)
+    merged = copy.deepcopy(tiny_network)
+    merge_lora(merged.trunk)
+    assert not lora_layers(merged.trunk)
+    with torch.no_grad():
+        expected, found = tiny_network(images), merged(images)
+        bare = copy.deepcopy(tiny_network)
+        for layer in lora_layers(bare.trunk).values():
+            layer.enable_adapters(False)
+        assert not torch.allclose(expected.quality_logits, bare(images).quality_logits, atol=1e-3)
+    assert torch.allclose(expected.mask_logits, found.mask_logits, atol=1e-4)
+    assert torch.allclose(expected.quality_logits, found.quality_logits, atol=1e-4)

@@ -1,0 +1,61 @@
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+from acouslic.network import (
+    AbdomenNet,
+    NetworkConfig,
+    TrunkConfig,
+    build_trunk,
+    trunk_state_from_open_clip,
+)
+
+VIT_L = TrunkConfig(image_size=224, patch_size=14, width=1024, layers=24, embed_dim=768)
+
+
+def test_shapes_and_types_of_one_pass(tiny_config):
+    output = AbdomenNet(tiny_config)(torch.zeros(2, 3, 32, 32))
+    assert output.mask_logits.shape == (2, 1, 32, 32)
+    assert output.quality_logits.shape == (2, 3)
+    assert output.mask_logits.dtype == output.quality_logits.dtype == torch.float32
+
+
+def test_vit_l_has_the_published_size_taps_and_map():
+    config = NetworkConfig(VIT_L, decoder_width=32)
+    with torch.device("meta"):
+        network = AbdomenNet(config)
+    assert sum(parameter.numel() for parameter in network.trunk.parameters()) == 303_966_208
+    assert VIT_L.tap_blocks == (5, 11, 17, 23)
+    assert network.decoder.size == 256
+    assert network(torch.zeros(1, 3, 224, 224, device="meta")).mask_logits.shape == (1, 1, 256, 256)
+
+
+def test_config_survives_its_json(tiny_config):
+    assert NetworkConfig.from_dict(tiny_config.to_dict()) == tiny_config
+
+
+def test_trunk_equals_open_clip_with_the_same_weights():
+    config = TrunkConfig(image_size=28, patch_size=14, width=128, layers=4, embed_dim=32)
+    vision = {"image_size": 28, "patch_size": 14, "width": 128, "layers": 4}
+    text = {"context_length": 8, "vocab_size": 16, "width": 64, "heads": 1, "layers": 1}
+    reference = open_clip.CLIP(32, vision, text).visual.eval()
+    trunk = build_trunk(config).eval()
+    trunk.load_state_dict(trunk_state_from_open_clip(reference.state_dict()))
+    images = torch.randn(3, 3, 28, 28)
+    with torch.no_grad():
+        assert torch.allclose(trunk(images), reference(images), atol=1e-5)
+
+
+def test_an_unknown_vision_option_is_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(
+        '{"embed_dim": 8, "vision_cfg": {"image_size": 32, "qk_norm": true}}'
+    )
+    with pytest.raises(TypeError, match="qk_norm"):
+        TrunkConfig.read(path)
+
+
+def test_no_attention_hides_its_weights(tiny_config):
+    trunk = build_trunk(tiny_config.trunk)
+    assert not any(isinstance(module, nn.MultiheadAttention) for module in trunk.modules())

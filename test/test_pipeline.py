@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from acouslic import pipeline
+from acouslic.bundle import load_bundle
+from acouslic.ellipse import Ellipse, circumference_mm
+from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from acouslic.segment import StackPrediction
+from acouslic.selection import SelectionConfig, ranked
+from acouslic.stack import Geometry, Stack
+
+SIDE = 128
+SCALE = 744 / SIDE
+CONFIG = SelectionConfig(smoothing_frames=0.0)
+TISSUE = np.array([True, False] * 6)
+
+
+def grid_logits(ellipse: Ellipse) -> np.ndarray:
+    """The logit map, sharp but for one pixel, of an ellipse given in frame pixels."""
+    rows, columns = np.indices((SIDE, SIDE))
+    x = (columns + 0.5) * SCALE - 0.5 - ellipse.centre_x_px
+    y = (rows + 0.5) * SCALE - 0.5 - 91 - ellipse.centre_y_px
+    angle = np.radians(ellipse.angle_deg)
+    along = (np.cos(angle) * x + np.sin(angle) * y) / ellipse.semi_major_px
+    across = (np.cos(angle) * y - np.sin(angle) * x) / ellipse.semi_minor_px
+    distance_px = (1 - np.hypot(along, across)) * ellipse.semi_minor_px
+    return np.clip(distance_px / SCALE, -6, 6).astype(np.float16)
+
+
+def prediction(quality: dict[int, float], ellipses: dict[int, Ellipse]) -> StackPrediction:
+    probabilities = np.zeros((12, 3), np.float32)
+    probabilities[:, 0] = 1
+    for frame, value in quality.items():
+        probabilities[frame] = (1 - value, 0, value)
+    logits = np.full((12, SIDE, SIDE), -6, np.float16)
+    for frame, ellipse in ellipses.items():
+        logits[frame] = grid_logits(ellipse)
+    return StackPrediction(probabilities, logits)
+
+
+def choose(found: StackPrediction):
+    scores = pipeline.score_frames(found, TISSUE, CONFIG)
+    return pipeline.choose(ranked(scores, TISSUE), scores, found, SPACING_MM, CONFIG)
+
+
+INSIDE = Ellipse(370.0, 300.0, 140.0, 120.0, 30.0)
+CUT_THRICE = Ellipse(333.0, 113.0, 140.5, 106.1, 90.2)
+
+
+def test_the_best_frame_is_outlined_and_measured_as_it_is_written():
+    frame, outline = choose(prediction({4: 0.9, 8: 0.5}, {4: INSIDE, 8: INSIDE}))
+    assert frame == 4
+    assert outline.ac_mm == pytest.approx(INSIDE.circumference_px * SPACING_MM, rel=0.01)
+    assert outline.ac_mm == circumference_mm(outline.mask, CHALLENGE_FAN.mask(), SPACING_MM)
+
+
+def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(caplog):
+    caplog.set_level("INFO")
+    found = prediction({4: 0.95, 8: 0.9}, {4: CUT_THRICE, 8: INSIDE})
+    even = np.where(TISSUE, found.quality[:, 2], 0)
+    frame, _ = pipeline.choose(ranked(even, TISSUE), even, found, SPACING_MM, CONFIG)
+    assert frame == 8
+    assert "frame 4 scores best" in caplog.text
+
+
+def test_a_misread_mask_is_still_written_where_nothing_else_is_as_good(caplog):
+    found = prediction({4: 0.95, 8: 0.1}, {4: CUT_THRICE, 8: INSIDE})
+    even = np.where(TISSUE, found.quality[:, 2], 0)
+    frame, outline = pipeline.choose(ranked(even, TISSUE), even, found, SPACING_MM, CONFIG)
+    assert frame == 4
+    assert outline.mask.any()
+    assert "differs by" in caplog.text
+
+
+def test_where_no_abdomen_is_seen_a_circle_is_written_on_the_best_frame(caplog):
+    frame, outline = choose(prediction({6: 0.3}, {}))
+    assert frame == 6
+    assert outline.ac_mm == pytest.approx(pipeline.FALLBACK_AC_MM, rel=0.01)
+    assert "no abdomen is seen" in caplog.text
+
+
+def test_measure_runs_all_stages_and_says_the_same_twice(tiny_bundle, frames):
+    stack = Stack("case", frames, Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0)))
+    bundle = load_bundle(tiny_bundle)
+    first, second = pipeline.measure(stack, bundle), pipeline.measure(stack, bundle)
+    assert first.frame == second.frame
+    assert np.array_equal(first.mask, second.mask)
+    assert first.mask.shape == FRAME_SHAPE
+    assert first.mask.dtype == np.uint8
+    assert first.frame % 2 == 0  # odd ones are black
+    assert first.sweep == first.frame // 2 + 1
+    assert first.frame_scores[first.frame] == pytest.approx(first.frame_scores.max(), rel=0.21)
+    assert set(first.seconds) == {"preprocess", "network", "selection"}

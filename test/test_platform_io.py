@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from acouslic import platform_io
+from acouslic.ellipse import Ellipse
+from acouslic.errors import InputError, OutputError
+from acouslic.fan import FRAME_SHAPE
+from acouslic.pipeline import Measurement
+from acouslic.platform_io import find_input, prepare_output, write_outputs
+from acouslic.stack import Geometry, Stack
+
+GEOMETRY = Geometry(
+    (0.28, 0.28, 0.5), (1.0, -2.0, 3.0), (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+)
+
+
+@pytest.fixture
+def stack(frames) -> Stack:
+    return Stack("case", frames, GEOMETRY)
+
+
+@pytest.fixture
+def measurement() -> Measurement:
+    ellipse = Ellipse(370.0, 300.0, 140.0, 120.0, 30.0)
+    return Measurement(
+        frame=4,
+        sweep=3,
+        mask=ellipse.mask(FRAME_SHAPE).astype(np.uint8),
+        ac_mm=229.1,
+        ellipse=ellipse,
+        confidence=0.8,
+        frame_scores=np.zeros(12, np.float32),
+        seconds={},
+    )
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_is_written_is_whole_and_in_the_inputs_geometry(tmp_path, stack, measurement):
+    write_outputs(tmp_path, stack, measurement, "demo-1")
+    assert files(tmp_path) == [
+        "fetal-abdomen-frame-number.json",
+        "fetal-abdominal-circumference.json",
+        "images/fetal-abdomen-segmentation/output.mha",
+    ]
+    image = sitk.ReadImage(str(tmp_path / platform_io.MASK_FILE))
+    volume = sitk.GetArrayFromImage(image)
+    assert volume.dtype == np.uint8
+    assert volume.shape == stack.frames.shape
+    assert np.flatnonzero(volume.any(axis=(1, 2))).tolist() == [4]
+    assert np.array_equal(volume[4], measurement.mask)
+    assert Geometry(image.GetSpacing(), image.GetOrigin(), image.GetDirection()) == GEOMETRY
+    assert json.loads((tmp_path / platform_io.FRAME_FILE).read_text()) == 4
+    described = json.loads((tmp_path / platform_io.CIRCUMFERENCE_FILE).read_text())
+    assert described["ac_mm"] == 229.1
+    assert described["ellipse"]["semi_major_mm"] == pytest.approx(140 * 0.28)
+    assert (described["frame"], described["sweep"], described["bundle_id"]) == (4, 3, "demo-1")
+
+
+def test_the_same_measurement_gives_the_same_bytes(tmp_path, stack, measurement):
+    for name in ("a", "b"):
+        write_outputs(tmp_path / name, stack, measurement, "demo-1")
+    for name in files(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_failure_half_way_leaves_nothing(tmp_path, stack, measurement, monkeypatch):
+    def full_disk(*_args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(platform_io, "_write_json", full_disk)
+    with pytest.raises(OutputError, match="no space left"):
+        write_outputs(tmp_path, stack, measurement, "demo-1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_the_work(tmp_path):
+    (tmp_path / "output").touch()
+    with pytest.raises(OutputError, match="can be written"):
+        prepare_output(tmp_path / "output")
+
+
+def test_a_foreign_file_among_the_masks_is_refused(tmp_path):
+    folder = tmp_path / platform_io.MASK_FILE.parent
+    folder.mkdir(parents=True)
+    (folder / "other.mha").touch()
+    with pytest.raises(OutputError, match=r"other\.mha"):
+        prepare_output(tmp_path)
+
+
+def test_one_file_is_the_input(write_stack, frames):
+    folder = write_stack(frames)
+    found = find_input(folder)
+    assert found.name == "case.mha"
+    (found.parent / "second.mha").touch()
+    with pytest.raises(InputError, match="2 files"):
+        find_input(folder)
+
+
+def test_a_folder_without_a_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="found none"):
+        find_input(tmp_path)
