@@ -1,0 +1,60 @@
+"""All frames of a case, or some of them: its truth, made visible."""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+
+from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, FRAMES_PER_SWEEP, SWEEPS
+from phantom.canvas import ANGLES_DEG
+from phantom.scene import Stream, stream
+from phantom.tissue import SweepTissue, sample_texture, sample_wall
+from phantom.truth import Truth
+from phantom.ultrasound import Picture, sample_machine
+
+FRAMES = SWEEPS * FRAMES_PER_SWEEP
+
+
+class Renderer:
+    """Renders single frames of one case; a frame does not depend on which others are rendered."""
+
+    def __init__(self, truth: Truth) -> None:
+        # One thread: cases are spread over processes, and threads would fight for the same cores.
+        cv2.setNumThreads(1)
+        rng = stream(truth.seed, truth.case, Stream.PICTURE)
+        self._truth = truth
+        self._picture = Picture(rng, sample_machine(rng, truth.haze))
+        texture, wall = sample_texture(rng), sample_wall(rng, truth.scene)
+        outside_db = float(rng.uniform(-3, 3))
+        self._tissue = [
+            SweepTissue(sweep.scene, sweep.planes, texture, wall, outside_db)
+            for sweep in truth.sweeps
+        ]
+
+    def frame(self, index: int) -> np.ndarray:
+        """Frame `index` of the stack, (562, 744) uint8; zero where the stack is padded."""
+        sweep, at = divmod(index, FRAMES_PER_SWEEP)
+        if at >= len(self._truth.sweeps[sweep]):
+            return np.zeros(FRAME_SHAPE, np.uint8)
+        echo, attenuation = self._tissue[sweep].grids(at)
+        contact = self._truth.sweeps[sweep].contact_db(np.array([at]), ANGLES_DEG[None])[0]
+        rng = stream(self._truth.seed, self._truth.case, Stream.PICTURE, index + 1)
+        return self._picture.frame(rng, echo, attenuation, contact)
+
+    def frames(self, indices: Iterable[int] | None = None) -> np.ndarray:
+        """Frames of the stack, (N, 562, 744) uint8; all of them by default."""
+        chosen = range(FRAMES) if indices is None else list(indices)
+        out = np.zeros((len(chosen), *FRAME_SHAPE), np.uint8)
+        for place, index in enumerate(chosen):
+            out[place] = self.frame(index)
+        return out
+
+
+def mask_frame(truth: Truth, index: int) -> np.ndarray:
+    """The annotation of frame `index`, (562, 744) uint8: 1 optimal, 2 suboptimal, clipped by the
+    fan.
+    """
+    quality = truth.quality()[index]
+    if quality == 0:
+        return np.zeros(FRAME_SHAPE, np.uint8)
+    return np.where(truth.outline(index) & CHALLENGE_FAN.mask(), quality, 0).astype(np.uint8)
