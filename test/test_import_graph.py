@@ -1,0 +1,186 @@
+"""Imports run one way, what ships knows no more than it needs, and what is imported is pinned."""
+
+import ast
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# What each part may import of the project itself; a package's own modules are always allowed.
+ALLOWED = {
+    "acouslic": set[str](),
+    "inference": {"acouslic"},
+    "phantom": {"acouslic.fan"},
+    # The demo makes its own data; the best weights are chosen by the challenge's own figures.
+    "training": {"acouslic", "evaluation", "phantom"},
+    "evaluation": {"acouslic"},
+}
+TORCH_FREE = ("acouslic.stack", "acouslic.fan", "acouslic.selection", "acouslic.ellipse")
+TORCH_AND_WHAT_NEEDS_IT = {"torch", "torchvision", "open_clip", "peft", "timm", "lightning"}
+DISTRIBUTION = {
+    "cv2": "opencv-python-headless",
+    "open_clip": "open-clip-torch",
+    "SimpleITK": "simpleitk",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "grand_challenge_metrics": "grand-challenge-metrics",
+}
+
+
+def source_files(part: str) -> list[Path]:
+    folder = ROOT / part
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{part}.py"]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def imported_names(tree: ast.AST, module: str, *, is_package: bool) -> set[str]:
+    """All modules that a file imports, wherever; `from a import b` names a.b where that is one."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                kept = module.split(".")[: None if is_package and node.level == 1 else -node.level]
+                base = ".".join([*kept, *filter(None, [node.module])])
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                names.add(name if is_module(name) else base)
+    return names
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    is_package = path.name == "__init__.py"
+    return frozenset(imported_names(tree, module_name(path), is_package=is_package))
+
+
+@cache
+def graph(part: str) -> dict[str, frozenset[str]]:
+    return {module_name(path): imports_of(path) for path in source_files(part)}
+
+
+def reachable(start: str, edges: dict[str, frozenset[str]]) -> set[str]:
+    """All that is imported once `start` is, through the modules in `edges` and their packages."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        waiting += edges.get(name, ())
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])
+    return seen
+
+
+def is_within(name: str, parts: set[str]) -> bool:
+    return any(name == part or name.startswith(part + ".") for part in parts)
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_run_one_way(part: str) -> None:
+    files = source_files(part)
+    assert files, f"{part} has no source files"
+    wrong = {
+        f"{module_name(path)} imports {name}"
+        for path in files
+        for name in imports_of(path)
+        if is_within(name, set(ALLOWED)) and not is_within(name, ALLOWED[part] | {part})
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_measuring_knows_no_torch(module: str) -> None:
+    edges = graph("acouslic")
+    assert module in edges
+    roots = {name.partition(".")[0] for name in reachable(module, edges)}
+    assert not roots & TORCH_AND_WHAT_NEEDS_IT
+
+
+def test_acouslic_has_no_cycle() -> None:
+    edges = {
+        name: frozenset(imported for imported in names if imported != "acouslic")
+        for name, names in graph("acouslic").items()
+        if name != "acouslic"
+    }
+    cyclic = {
+        name
+        for name, names in edges.items()
+        if any(name in reachable(imported, edges) for imported in names)
+    }
+    assert not cyclic
+
+
+def pinned(*files: str) -> set[str]:
+    text = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in files)
+    return {name.lower() for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)}
+
+
+def third_parties(part: str) -> set[str]:
+    """The distributions that a part imports, without the standard library and the project."""
+    roots = {name.partition(".")[0] for path in source_files(part) for name in imports_of(path)}
+    roots -= sys.stdlib_module_names | set(ALLOWED) | {path.stem for path in source_files(part)}
+    return {DISTRIBUTION.get(name, name.replace("_", "-")) for name in roots}
+
+
+# ./test.sh makes its phantom inside the image, so the phantom may need no more than that has.
+@pytest.mark.parametrize("part", ["inference", "acouslic", "phantom"])
+def test_what_the_image_runs_is_pinned_for_it(part: str) -> None:
+    assert third_parties(part) <= pinned("requirements.txt")
+
+
+@pytest.mark.parametrize("part", ["training", "evaluation", "test"])
+def test_what_does_not_ship_is_pinned(part: str) -> None:
+    assert third_parties(part) <= pinned("requirements.txt", "requirements-dev.txt")
+
+
+def test_pins_are_exact() -> None:
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
+            line = line.partition("#")[0].strip()
+            if line and line != "-r requirements.txt":
+                assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line), f"{file}: {line}"
+
+
+def test_only_the_entry_point_names_the_platforms_folders() -> None:
+    named = {"/input", "/output", "/opt/ml/model"}
+    for path in source_files("acouslic"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert not texts & named, path
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    parts = ("acouslic", "phantom", "training", "evaluation")
+    stems = {path.stem for part in parts for path in source_files(part)}
+    assert not stems & {"utils", "util", "helpers", "common", "misc", "manager"}
+
+
+def test_relative_and_submodule_imports_are_seen() -> None:
+    """The reader of imports itself: without this, the tests above could pass by seeing nothing."""
+    tree = ast.parse("import os.path\nfrom . import fan\nfrom acouslic import stack\nimport torch")
+    assert imported_names(tree, "acouslic.selection", is_package=False) == {
+        "os.path",
+        "acouslic.fan",
+        "acouslic.stack",
+        "torch",
+    }
+    edges = {"a": frozenset({"b.c"}), "b": frozenset({"torch"}), "b.c": frozenset[str]()}
+    assert reachable("a", edges) == {"a", "b", "b.c", "torch"}

@@ -1,0 +1,459 @@
+"""The shell scripts, run in a copy of the project with a paper Docker, Python and inference."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("build.sh", "check.sh", "export.sh", "test.sh", "venv.sh", ".ci/run")
+COPIED = (
+    *SCRIPTS,
+    "Dockerfile",
+    "requirements.txt",
+    "requirements-dev.txt",
+    "test/measured.py",
+    "test/validate_output.py",
+)
+
+# Writes down what it is asked, and answers as the environment says. `run` leaves out the isolation.
+FAKE_DOCKER = """#!/usr/bin/env bash
+echo "docker $*" >>"$LOG"
+case "$1" in
+  info) exit "${FAKE_INFO:-0}" ;;
+  version) [ "${FAKE_INFO:-0}" = 0 ] || exit 1; echo "${FAKE_ARCH:-amd64}" ;;
+  build) exit "${FAKE_BUILD:-0}" ;;
+  save) echo "the image" ;;
+  image)
+    case "$*" in
+      *Config.User*) echo "${FAKE_USER-user}" ;;
+      *Architecture*) echo "linux/${FAKE_ARCH:-amd64}" ;;
+      *Entrypoint*) printf 'python\\ninference.py\\n\\n' ;;
+    esac ;;
+  run)
+    while [ "$1" != acouslic ]; do shift; done
+    shift
+    case "$1" in
+      /measured.py) shift 3; exec .venv/bin/python "$@" --input test/input --output test/output ;;
+      -c) exit "${FAKE_LOAD:-0}" ;; # export.sh loads the bundle, test.sh releases the output
+      *) exec .venv/bin/python "$@" ;;
+    esac ;;
+esac
+"""
+
+FAKE_PYTHON = """#!/usr/bin/env bash
+case "$*" in
+  "-m venv"*) echo "python $*" >>"$LOG"; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+  "-m pip"*) echo "python $*" >>"$LOG"; exit "${FAKE_PIP:-0}" ;;
+esac
+"""
+
+# One case of 12 tiny frames; sweep 3 has the reference 215.0 mm, on frame 5.
+FAKE_PHANTOM = """
+import sys
+from pathlib import Path
+import numpy as np
+import SimpleITK as sitk
+out = Path(sys.argv[1])
+for folder in ("images/stacked_fetal_ultrasound", "masks/stacked_fetal_abdomen", "circumferences"):
+    (out / folder).mkdir(parents=True)
+volume = np.zeros((12, 8, 10), np.uint8)
+volume[5, 2:6, 3:7] = 1
+for folder in ("images/stacked_fetal_ultrasound", "masks/stacked_fetal_abdomen"):
+    sitk.WriteImage(sitk.GetImageFromArray(volume), str(out / folder / "p.mha"))
+(out / "circumferences/fetal_abdominal_circumferences_per_sweep.csv").write_text(
+    "uuid,subject_id," + ",".join(f"sweep_{k}_ac_mm" for k in range(1, 7)) + "\\np,s,,,215.0,,,\\n")
+"""
+
+FAKE_INFERENCE = """
+import argparse, json, math, os, shutil, sys
+from pathlib import Path
+parser = argparse.ArgumentParser()
+for name in ("--input", "--output", "--model"):
+    parser.add_argument(name, type=Path)
+arguments = parser.parse_args()
+if "FAKE_FAILURE" in os.environ:
+    sys.exit("error: expected a stack")
+out = arguments.output
+(out / "images/fetal-abdomen-segmentation").mkdir(parents=True)
+truth = next(Path("test/truth/masks/stacked_fetal_abdomen").glob("*.mha"))
+shutil.copy(truth, out / "images/fetal-abdomen-segmentation/output.mha")
+ac_mm = float(os.environ.get("FAKE_AC", "215"))
+radius = ac_mm / 2 / math.pi
+ellipse = dict(centre_x_px=1, centre_y_px=1, angle_deg=0)
+ellipse |= dict(semi_major_mm=radius, semi_minor_mm=radius)
+measurement = dict(ac_mm=ac_mm, frame=5, sweep=3, ellipse=ellipse, confidence=1, bundle_id="b")
+(out / "fetal-abdominal-circumference.json").write_text(json.dumps(measurement))
+(out / "fetal-abdomen-frame-number.json").write_text("5")
+"""
+
+
+def write_program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@dataclass
+class Project:
+    """A copy of the scripts, and what they are run with."""
+
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *command: str, cwd: Path | None = None, **changes: str) -> "Result":
+        done = subprocess.run(
+            [str(self.root / command[0]), *command[1:]],
+            cwd=cwd or self.root,
+            env=self.environment | changes,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    @property
+    def log(self) -> str:
+        path = self.root / "log"
+        return path.read_text() if path.exists() else ""
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    root = tmp_path / "a project"  # with a space, as people have them
+    for name in COPIED:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    write_program(root / "bin/docker", FAKE_DOCKER)
+    (root / "phantom").mkdir()
+    (root / "phantom/__main__.py").write_text(FAKE_PHANTOM)
+    (root / "inference.py").write_text(FAKE_INFERENCE)
+    (root / "model").mkdir()
+    (root / "model/README.md").write_text("nothing here")
+    # A virtual environment that is up to date, as far as venv.sh can tell.
+    write_program(root / ".venv/bin/python", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    shutil.copy(root / "requirements.txt", root / ".venv/installed-requirements.txt")
+    inherited = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR") if key in os.environ}
+    path = f"{root / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+    return Project(root, inherited | {"PATH": path, "LOG": str(root / "log")})
+
+
+def put_bundle(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text("{}")
+    (folder / "trunk.safetensors").write_bytes(b"weights")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_stops_at_the_first_error(script: str) -> None:
+    path = ROOT / script
+    assert "\nset -euo pipefail\n" in path.read_text()
+    assert os.access(path, os.X_OK)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_shellcheck_finds_nothing(script: str) -> None:
+    done = subprocess.run(["shellcheck", ROOT / script], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("script", ["build.sh", "export.sh", "test.sh", "venv.sh"])
+def test_unknown_option_gives_the_usage_and_two(project: Project, script: str) -> None:
+    result = project.run(script, "--nonsense")
+    assert result.code == 2
+    assert result.err.startswith(f"usage: ./{script}")
+    assert project.log == ""
+
+
+@pytest.mark.parametrize("script", ["build.sh", "check.sh", "export.sh", "test.sh", "venv.sh"])
+def test_help(project: Project, script: str) -> None:
+    result = project.run(script, "--help")
+    assert result.code == 0
+    assert result.out.startswith(f"usage: ./{script}")
+    assert project.log == ""
+
+
+class TestVenv:
+    @pytest.fixture
+    def project(self, project: Project) -> Project:
+        shutil.rmtree(project.root / ".venv")
+        write_program(project.root / "bin/fake-python", FAKE_PYTHON)
+        project.environment["PYTHON"] = str(project.root / "bin/fake-python")
+        return project
+
+    def test_installs_once(self, project: Project) -> None:
+        assert project.run("venv.sh", "requirements.txt").code == 0
+        log = project.log
+        assert "-m venv --clear .venv" in log
+        assert "--requirement requirements.txt" in log
+        assert "pip check" in log
+        assert project.run("venv.sh", "requirements.txt").code == 0
+        assert project.log == log
+
+    def test_development_pins_include_what_ships(self, project: Project) -> None:
+        assert project.run("venv.sh", "requirements-dev.txt").code == 0
+        log = project.log
+        assert "--requirement requirements-dev.txt" in log
+        assert project.run("venv.sh", "requirements.txt").code == 0
+        assert project.log == log
+
+    @pytest.mark.parametrize("changed", ["requirements.txt", "requirements-dev.txt"])
+    def test_changed_pins_are_installed(self, project: Project, changed: str) -> None:
+        project.run("venv.sh", "requirements-dev.txt")
+        log = project.log
+        with (project.root / changed).open("a") as file:
+            file.write("another==1.0\n")
+        assert project.run("venv.sh", "requirements-dev.txt").code == 0
+        again = project.log.removeprefix(log)
+        assert "pip install" in again
+        assert "-m venv" not in again
+
+    def test_a_failed_installation_is_tried_again(self, project: Project) -> None:
+        assert project.run("venv.sh", "requirements.txt", FAKE_PIP="1").code == 1
+        log = project.log
+        assert project.run("venv.sh", "requirements.txt").code == 0
+        assert "pip install" in project.log.removeprefix(log)
+
+    def test_after_a_failed_change_the_old_pins_are_not_taken_for_installed(
+        self, project: Project
+    ) -> None:
+        project.run("venv.sh", "requirements.txt")
+        pins = project.root / "requirements.txt"
+        old = pins.read_text()
+        pins.write_text(old + "another==1.0\n")
+        assert project.run("venv.sh", "requirements.txt", FAKE_PIP="1").code == 1
+        pins.write_text(old)
+        log = project.log
+        assert project.run("venv.sh", "requirements.txt").code == 0
+        assert "pip install" in project.log.removeprefix(log)
+
+    def test_no_python_that_is_new_enough(self, project: Project) -> None:
+        result = project.run("venv.sh", "requirements.txt", PYTHON="no-such-python")
+        assert result.code == 1
+        assert "expected Python 3.11" in result.err
+
+
+class TestBuild:
+    def test_builds_the_named_image(self, project: Project) -> None:
+        assert project.run("build.sh").code == 0
+        assert "docker build --tag acouslic .\n" in project.log
+        flags = {"IMAGE": "mine", "DOCKER_BUILD_FLAGS": "--network host"}
+        assert project.run("build.sh", cwd=Path("/"), **flags).code == 0
+        assert "docker build --network host --tag mine .\n" in project.log
+
+    def test_names_the_platform_on_another_one(self, project: Project) -> None:
+        assert project.run("build.sh", FAKE_ARCH="arm64").code == 0
+        assert "docker build --platform linux/amd64 --tag" in project.log
+
+    def test_without_an_engine(self, project: Project) -> None:
+        result = project.run("build.sh", FAKE_INFO="1")
+        assert result.code == 1
+        assert "expected a Docker engine" in result.err
+
+    def test_a_failed_build_fails(self, project: Project) -> None:
+        assert project.run("build.sh", FAKE_BUILD="3").code == 3
+
+
+LOCAL = ("test.sh", "--local")
+
+
+class TestTest:
+    def test_local_run_passes_from_any_folder(self, project: Project) -> None:
+        result = project.run(*LOCAL, cwd=Path("/"))
+        assert result.code == 0, result.err
+        assert project.log == ""  # no Docker
+        for part in ("AC 215.0 mm", "frame 5 (sweep 3)", "reference AC: 215.0", "peak memory"):
+            assert part in result.out
+        assert result.out.endswith("passed (local)\n")
+
+    def test_a_second_run_keeps_the_stack_and_empties_the_output(self, project: Project) -> None:
+        project.run(*LOCAL)
+        stack = project.root / "test/input/images/stacked-fetal-ultrasound/p.mha"
+        before = stack.stat().st_mtime_ns
+        result = project.run(*LOCAL)
+        assert result.code == 0, result.err
+        assert stack.stat().st_mtime_ns == before
+
+    @pytest.mark.parametrize("where", [LOCAL, ("test.sh",)], ids=["local", "container"])
+    def test_a_wrong_circumference_fails(self, project: Project, where: tuple[str, ...]) -> None:
+        result = project.run(*where, FAKE_AC="240")
+        assert result.code == 1
+        assert "wrong: AC: expected 215.0 mm" in result.err
+        assert "passed" not in result.out
+
+    @pytest.mark.parametrize("where", [LOCAL, ("test.sh",)], ids=["local", "container"])
+    def test_a_failed_inference_fails(self, project: Project, where: tuple[str, ...]) -> None:
+        result = project.run(*where, FAKE_FAILURE="yes")
+        assert result.code == 1
+        assert result.err == "error: expected a stack\n"
+
+    def test_a_stack_of_the_users_own_has_no_truth(self, project: Project) -> None:
+        project.run(*LOCAL)
+        stacks = project.root / "test/input/images/stacked-fetal-ultrasound"
+        (stacks / "p.mha").rename(stacks / "mine.mha")
+        result = project.run(*LOCAL, FAKE_AC="240")
+        assert result.code == 0, result.err
+        assert "only the format is checked" in result.out
+
+    def test_two_stacks_are_one_too_many(self, project: Project) -> None:
+        project.run(*LOCAL)
+        stacks = project.root / "test/input/images/stacked-fetal-ultrasound"
+        shutil.copy(stacks / "p.mha", stacks / "q.mha")
+        result = project.run(*LOCAL)
+        assert result.code == 1
+        assert "expected one stack" in result.err
+
+    def test_a_model_that_is_not_there(self, project: Project) -> None:
+        result = project.run("test.sh", "--model", "nowhere")
+        assert result.code == 1
+        assert "expected a folder for --model" in result.err
+
+    def test_without_an_engine_it_says_so_and_runs_locally(self, project: Project) -> None:
+        result = project.run("test.sh", FAKE_INFO="1")
+        assert result.code == 0, result.err
+        assert "no Docker engine answers" in result.out
+        assert result.out.endswith("passed (local)\n")
+
+    def test_container_runs_under_the_platforms_conditions(self, project: Project) -> None:
+        put_bundle(project.root / "weights")
+        result = project.run("test.sh", "--model", "weights", DOCKER_RUN_FLAGS="--gpus all")
+        assert result.code == 0, result.err
+        assert result.out.endswith("passed (container)\n")
+        (run,) = [line for line in project.log.splitlines() if "/measured.py -- " in line]
+        for flag in (
+            "--network none",
+            "--read-only",
+            "--cap-drop ALL",
+            "--security-opt no-new-privileges",
+            "--memory 16g",
+            "--memory-swap 16g",
+            f"--ulimit data={15 << 30}",
+            "--shm-size 64m",
+            "--tmpfs /tmp",
+            "/test/input:/input:ro",
+            "/test/output:/output ",
+            f"{project.root}/weights:/opt/ml/model:ro",
+            "--gpus all",
+        ):
+            assert flag in run
+        assert "--user" not in run  # the image's own
+        assert run.endswith("acouslic /measured.py -- python inference.py")
+
+    def test_a_failed_build_fails(self, project: Project) -> None:
+        assert project.run("test.sh", FAKE_BUILD="3").code == 3
+
+
+class TestExport:
+    def test_writes_image_weights_and_their_hashes(self, project: Project) -> None:
+        put_bundle(project.root / "model")
+        result = project.run("export.sh", "out")
+        assert result.code == 0, result.err
+        out = project.root / "out"
+        names = {"acouslic.tar.gz", "model.tar.gz"}
+        assert {path.name for path in out.iterdir()} == names | {f"{n}.sha256" for n in names}
+        for name in names:
+            digest = hashlib.sha256((out / name).read_bytes()).hexdigest()
+            assert (out / f"{name}.sha256").read_text() == f"{digest}  {name}\n"
+        with tarfile.open(out / "model.tar.gz") as tar:
+            assert {"./manifest.json", "./trunk.safetensors"} == set(tar.getnames()) - {"."}
+
+    def test_same_weights_give_the_same_bytes(self, project: Project) -> None:
+        put_bundle(project.root / "model")
+        assert project.run("export.sh", "one").code == 0
+        os.utime(project.root / "model/manifest.json", (0, 0))
+        (project.root / "model/manifest.json").chmod(0o600)
+        assert project.run("export.sh", "two").code == 0
+        one, two = (project.root / name / "model.tar.gz" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+    def test_without_a_bundle_only_the_demo_is_packed(self, project: Project) -> None:
+        put_bundle(project.root / "resources/demo")
+        result = project.run("export.sh")
+        assert result.code == 1
+        assert "expected a bundle in model/" in result.err
+        assert project.run("export.sh", "--demo").code == 0
+        assert (project.root / "export/model.tar.gz").exists()
+
+    @pytest.mark.parametrize("user", ["", "root", "0", "0:0", "root:root"])
+    def test_refuses_a_root_image(self, project: Project, user: str) -> None:
+        put_bundle(project.root / "model")
+        result = project.run("export.sh", FAKE_USER=user)
+        assert result.code == 1
+        assert "USER is not root" in result.err
+        assert not (project.root / "export").exists()
+
+    def test_refuses_another_architecture(self, project: Project) -> None:
+        put_bundle(project.root / "model")
+        result = project.run("export.sh", FAKE_ARCH="arm64")
+        assert result.code == 1
+        assert "found linux/arm64" in result.err
+
+    def test_refuses_a_bundle_that_does_not_load(self, project: Project) -> None:
+        put_bundle(project.root / "model")
+        result = project.run("export.sh", FAKE_LOAD="1")
+        assert result.code == 1
+        assert "no bundle that the image can load" in result.err
+
+    def test_refuses_an_image_that_is_too_large(self, project: Project) -> None:
+        put_bundle(project.root / "model")
+        script = project.root / "export.sh"
+        limit = "max_bytes=10000000000"
+        assert limit in script.read_text()
+        script.write_text(script.read_text().replace(limit, "max_bytes=10"))
+        result = project.run("export.sh")
+        assert result.code == 1
+        assert "below 10 bytes" in result.err
+        assert list((project.root / "export").iterdir()) == []
+
+
+class TestCi:
+    @pytest.fixture
+    def project(self, project: Project) -> Project:
+        for script in ("check.sh", "test.sh"):
+            text = f'#!/bin/sh\necho "{script} $*" >>"$LOG"\nexit "${{FAKE_CHECK:-0}}"\n'
+            write_program(project.root / script, text)
+        return project
+
+    def calls(self, project: Project) -> list[str]:
+        return [line for line in project.log.splitlines() if not line.startswith("docker")]
+
+    def test_checks_then_the_main_job_both_ways(self, project: Project) -> None:
+        assert project.run(".ci/run").code == 0
+        assert self.calls(project) == ["check.sh ", "test.sh ", "test.sh --local"]
+
+    def test_without_an_engine_once(self, project: Project) -> None:
+        assert project.run(".ci/run", FAKE_INFO="1").code == 0
+        assert self.calls(project) == ["check.sh ", "test.sh "]
+
+    def test_a_failed_check_ends_it(self, project: Project) -> None:
+        assert project.run(".ci/run", FAKE_CHECK="1").code == 1
+        assert self.calls(project) == ["check.sh "]
+
+    @pytest.mark.parametrize("rig_works", [True, False])
+    def test_starts_the_engine_beside_the_checkout(self, project: Project, rig_works: bool) -> None:
+        rig = project.root.parent / "shared/container-rig"
+        write_program(
+            rig / "up", f'#!/bin/sh\necho "up $*" >>"$LOG"\n{"true" if rig_works else "false"}\n'
+        )
+        write_program(rig / "down", '#!/bin/sh\necho "down" >>"$LOG"\n')
+        write_program(project.root / "bin/id", "#!/bin/sh\necho 0\n")
+        assert project.run(".ci/run", FAKE_INFO="1").code == 0
+        check, up, *rest = self.calls(project)
+        assert check == "check.sh "
+        assert up.startswith("up pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime torch==2.9.1 torchv")
+        # One that works is stopped at the end, one that does not is out of the way before.
+        assert rest == (["test.sh ", "down"] if rig_works else ["down", "test.sh "])
