@@ -110,4 +110,5 @@ save_bundle
 save_image
 write_sha256
 mv "$partial"/* "$folder"
+rmdir "$partial"
 ls -l "$folder"

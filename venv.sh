@@ -44,7 +44,7 @@ install() {
       return 1
     }
   fi
-  echo "venv.sh: installing $1 into .venv"
+  echo "venv.sh: installing $1 into .venv (some minutes)"
   rm -f .venv/installed-*
   "$python" -m pip install --disable-pip-version-check --quiet --requirement "$1"
   "$python" -m pip check

@@ -122,6 +122,8 @@ def save_bundle(
     for k, state in enumerate(states):
         own = {key: state[key] for key in sorted(state.keys() - shared)}
         save_file(own, partial / _member_file(k))
+    for path in partial.iterdir():
+        path.chmod(0o644)  # safetensors writes for its owner only; the container's user is another
     config = BundleConfig(members[0].config, lora, len(members), selection)
     _write_json(partial / "config.json", config.to_dict())
     _write_json(partial / "provenance.json", provenance)

@@ -9,10 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from open_clip.transformer import LayerNorm, VisionTransformer
 from torch import nn
 from torch.nn import functional
+
+from acouslic.fan import CHALLENGE_FAN
+from acouslic.preprocess import masks_to_grid
 
 QUALITY = ("none", "suboptimal", "optimal")
 QUALITY_VALUES = (0.0, 0.6, 1.0)
@@ -136,6 +140,24 @@ def trunk_state_from_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torc
     return result
 
 
+def patches_in_fan(config: TrunkConfig) -> torch.Tensor:
+    """Indices of the patches with any pixel in the fan, ascending, (K,) int64."""
+    fan = masks_to_grid(CHALLENGE_FAN.mask()[None], config.image_size)[0]
+    patches = fan.reshape(config.grid, config.patch_size, config.grid, config.patch_size)
+    return torch.from_numpy(np.flatnonzero(patches.any(axis=(1, 3))))
+
+
+def pool_under_mask(tap: torch.Tensor, mask_logits: torch.Tensor) -> torch.Tensor:
+    """Mean of a tap (N, C, g, g) under the predicted mask (N, 1, G, G), (N, C).
+
+    How well a frame suits is a matter of what the abdomen's section shows. The mask learns from
+    its own loss only.
+    """
+    weight = functional.adaptive_avg_pool2d(mask_logits.detach().sigmoid(), tap.shape[-1])
+    total = weight.sum(dim=(2, 3)).clamp_min(1e-3)
+    return (tap * weight).sum(dim=(2, 3)) / total
+
+
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
@@ -208,20 +230,39 @@ class AbdomenNet(nn.Module):
         self.config = config
         self.trunk = build_trunk(config.trunk)
         self.decoder = Decoder(config.trunk, config.decoder_width)
-        self.quality_head = nn.Linear(config.trunk.embed_dim, len(QUALITY))
+        self.quality_head = nn.Linear(config.trunk.embed_dim + config.trunk.width, len(QUALITY))
+        self.seen: torch.Tensor
+        self.register_buffer("seen", patches_in_fan(config.trunk), persistent=False)
 
     def trunk_features(self, images: torch.Tensor) -> TrunkFeatures:
-        """Images (N, 3, S, S) to the pooled feature and the taps of the trunk."""
-        found = self.trunk.forward_intermediates(
-            images, indices=list(self.config.trunk.tap_blocks), output_extra_tokens=True
+        """Images (N, 3, S, S) to the pooled feature and the taps of the trunk.
+
+        Only patches that the fan reaches go through the blocks, three fifths of them; the taps are
+        zero elsewhere.
+        """
+        trunk = self.trunk
+        tokens = trunk._embeds(images)
+        tokens = torch.cat([tokens[:, :1], tokens[:, 1:][:, self.seen]], dim=1)
+        tokens, taps = trunk.transformer.forward_intermediates(
+            tokens, indices=list(self.config.trunk.tap_blocks)
         )
+        pooled, _ = trunk._pool(tokens)
         return TrunkFeatures(
-            pooled=found["image_features"],
-            taps=found["image_intermediates"],
-            class_tokens=[prefix[:, 0] for prefix in found["image_intermediates_prefix"]],
+            pooled=pooled @ trunk.proj,
+            taps=[self._to_grid(tap[:, 1:]) for tap in taps],
+            class_tokens=[tap[:, 0] for tap in taps],
         )
+
+    def _to_grid(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens of the seen patches (N, seen, width) to a map (N, width, g, g)."""
+        grid = self.config.trunk.grid
+        full = tokens.new_zeros(len(tokens), grid * grid, tokens.shape[-1])
+        full[:, self.seen] = tokens
+        return full.transpose(1, 2).reshape(len(tokens), -1, grid, grid)
 
     def forward(self, images: torch.Tensor) -> Output:
         features = self.trunk_features(images)
-        mask_logits = self.decoder(images, features.taps)
-        return Output(mask_logits.float(), self.quality_head(features.pooled).float())
+        mask_logits = self.decoder(images, features.taps).float()
+        of_abdomen = pool_under_mask(features.taps[-1], mask_logits)
+        quality_logits = self.quality_head(torch.cat([features.pooled, of_abdomen], dim=1))
+        return Output(mask_logits, quality_logits.float())

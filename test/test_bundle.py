@@ -46,6 +46,10 @@ def test_a_bundle_gives_back_what_was_saved(tmp_path, tiny_network):
     assert bundle.id.startswith("test-")
 
 
+def test_any_user_may_read_a_bundle(tiny_bundle):
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in tiny_bundle.iterdir())
+
+
 def test_merged_and_unmerged_bundles_say_the_same(tmp_path, tiny_network):
     save(tmp_path / "apart", [tiny_network], lora=LoraConfig(rank=2, alpha=4))
     merge_lora(tiny_network.trunk)

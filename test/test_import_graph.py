@@ -18,7 +18,9 @@ ALLOWED = {
     "training": {"acouslic", "evaluation", "phantom"},
     "evaluation": {"acouslic"},
 }
-TORCH_FREE = ("acouslic.stack", "acouslic.fan", "acouslic.selection", "acouslic.ellipse")
+TORCH_FREE = tuple(
+    f"acouslic.{stage}" for stage in ("stack", "fan", "selection", "ellipse", "mask")
+)
 TORCH_AND_WHAT_NEEDS_IT = {"torch", "torchvision", "open_clip", "peft", "timm", "lightning"}
 DISTRIBUTION = {
     "cv2": "opencv-python-headless",

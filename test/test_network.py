@@ -8,6 +8,7 @@ from acouslic.network import (
     NetworkConfig,
     TrunkConfig,
     build_trunk,
+    pool_under_mask,
     trunk_state_from_open_clip,
 )
 
@@ -49,9 +50,7 @@ def test_trunk_equals_open_clip_with_the_same_weights():
 
 def test_an_unknown_vision_option_is_refused(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(
-        '{"embed_dim": 8, "vision_cfg": {"image_size": 32, "qk_norm": true}}'
-    )
+    path.write_text('{"embed_dim": 8, "vision_cfg": {"image_size": 32, "qk_norm": true}}')
     with pytest.raises(TypeError, match="qk_norm"):
         TrunkConfig.read(path)
 
@@ -59,3 +58,29 @@ def test_an_unknown_vision_option_is_refused(tmp_path):
 def test_no_attention_hides_its_weights(tiny_config):
     trunk = build_trunk(tiny_config.trunk)
     assert not any(isinstance(module, nn.MultiheadAttention) for module in trunk.modules())
+
+
+def test_only_patches_in_the_fan_count(tiny_network):
+    network = tiny_network.eval()
+    size, patch = network.config.trunk.image_size, network.config.trunk.patch_size
+    grid = network.config.trunk.grid
+    images = torch.randn(1, 3, size, size)
+    seen = torch.zeros(grid * grid, dtype=torch.bool)
+    seen[network.seen] = True
+    assert 0.5 * grid**2 < seen.sum() < grid**2
+    unseen = (~seen).view(grid, grid).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+    changed = torch.where(unseen, images + 5, images)
+    with torch.no_grad():
+        before, after = network.trunk_features(images), network.trunk_features(changed)
+    assert torch.equal(before.pooled, after.pooled)
+    assert all(torch.equal(a, b) for a, b in zip(before.taps, after.taps, strict=True))
+    assert not before.taps[0].flatten(2)[:, :, ~seen].any()
+    assert before.taps[0].flatten(2)[:, :, seen].any()
+
+
+def test_pooling_under_a_mask_takes_what_the_mask_covers():
+    tap = torch.zeros(1, 2, 4, 4)
+    tap[0, 0, :2], tap[0, 1, 2:] = 3.0, 5.0
+    logits = torch.full((1, 1, 16, 16), -20.0)
+    logits[:, :, :8] = 20.0
+    assert torch.allclose(pool_under_mask(tap, logits), torch.tensor([[3.0, 0.0]]), atol=1e-3)
