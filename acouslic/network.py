@@ -22,6 +22,7 @@ QUALITY = ("none", "suboptimal", "optimal")
 QUALITY_VALUES = (0.0, 0.6, 1.0)
 TAPS = 4
 HEAD_WIDTH = 64
+HIDDEN = 64
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,13 @@ class TrunkFeatures(NamedTuple):
     pooled: torch.Tensor
     taps: list[torch.Tensor]
     class_tokens: list[torch.Tensor]
+
+
+class Decoded(NamedTuple):
+    """`mask_logits` (N, 1, G, G) float32, and the maps behind them from deep to shallow."""
+
+    mask_logits: torch.Tensor
+    merged: list[torch.Tensor]
 
 
 class Output(NamedTuple):
@@ -147,15 +155,11 @@ def patches_in_fan(config: TrunkConfig) -> torch.Tensor:
     return torch.from_numpy(np.flatnonzero(patches.any(axis=(1, 3))))
 
 
-def pool_under_mask(tap: torch.Tensor, mask_logits: torch.Tensor) -> torch.Tensor:
-    """Mean of a tap (N, C, g, g) under the predicted mask (N, 1, G, G), (N, C).
-
-    How well a frame suits is a matter of what the abdomen's section shows. The mask learns from
-    its own loss only.
-    """
-    weight = functional.adaptive_avg_pool2d(mask_logits.detach().sigmoid(), tap.shape[-1])
+def pool_under_mask(found: torch.Tensor, mask_logits: torch.Tensor) -> torch.Tensor:
+    """Mean of a map (N, C, g, g) under the mask (N, 1, G, G), (N, C)."""
+    weight = functional.adaptive_avg_pool2d(mask_logits.sigmoid(), found.shape[-1])
     total = weight.sum(dim=(2, 3)).clamp_min(1e-3)
-    return (tap * weight).sum(dim=(2, 3)) / total
+    return (found * weight).sum(dim=(2, 3)) / total
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
@@ -209,7 +213,7 @@ class Decoder(nn.Module):
         )
         self.logit = nn.Sequential(_conv(2 * width, width), nn.Conv2d(width, 1, 1))
 
-    def forward(self, images: torch.Tensor, taps: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, taps: list[torch.Tensor]) -> Decoded:
         grey = functional.interpolate(
             images[:, :1], size=(self.size, self.size), mode="bilinear", align_corners=False
         )
@@ -217,9 +221,39 @@ class Decoder(nn.Module):
             climb(tap) for climb, tap in zip(self.taps, taps, strict=True)
         )
         x = deepest
+        merged = []
         for merge, skip in zip(self.merges, (deep, middle, shallow), strict=True):
             x = merge(torch.cat([x, skip], dim=1))
-        return cast(torch.Tensor, self.logit(torch.cat([x, self.image(grey)], dim=1)))
+            merged.append(x)
+        return Decoded(self.logit(torch.cat([x, self.image(grey)], dim=1)).float(), merged)
+
+
+class QualityHead(nn.Module):
+    """Three classes from the pooled feature and from what the predicted mask covers.
+
+    How well a frame suits is a matter of what the abdomen's section shows, and of how sure the
+    mask is: it is trained to be empty wherever a frame is not annotated.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        merged = (4 + 2 + 1) * config.decoder_width
+        inputs = config.trunk.embed_dim + config.trunk.width + merged
+        self.norm = nn.LayerNorm(inputs)
+        self.hidden = nn.Linear(inputs + 2, HIDDEN)
+        self.logits = nn.Linear(HIDDEN, len(QUALITY))
+
+    def forward(self, features: TrunkFeatures, decoded: Decoded) -> torch.Tensor:
+        """Quality logits (N, 3) float32. The mask learns from its own loss only."""
+        mask_logits = decoded.mask_logits.detach()
+        covered = [
+            pool_under_mask(found, mask_logits) for found in (features.taps[-1], *decoded.merged)
+        ]
+        seen = self.norm(torch.cat([features.pooled, *covered], dim=1).float())
+        sure = pool_under_mask(mask_logits, mask_logits)
+        log_area = mask_logits.sigmoid().mean(dim=(2, 3)).clamp_min(1e-4).log()
+        hidden = functional.gelu(self.hidden(torch.cat([seen, sure, log_area], dim=1)))
+        return cast(torch.Tensor, self.logits(hidden).float())
 
 
 class AbdomenNet(nn.Module):
@@ -230,7 +264,7 @@ class AbdomenNet(nn.Module):
         self.config = config
         self.trunk = build_trunk(config.trunk)
         self.decoder = Decoder(config.trunk, config.decoder_width)
-        self.quality_head = nn.Linear(config.trunk.embed_dim + config.trunk.width, len(QUALITY))
+        self.quality_head = QualityHead(config)
         self.seen: torch.Tensor
         self.register_buffer("seen", patches_in_fan(config.trunk), persistent=False)
 
@@ -262,7 +296,5 @@ class AbdomenNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Output:
         features = self.trunk_features(images)
-        mask_logits = self.decoder(images, features.taps).float()
-        of_abdomen = pool_under_mask(features.taps[-1], mask_logits)
-        quality_logits = self.quality_head(torch.cat([features.pooled, of_abdomen], dim=1))
-        return Output(mask_logits, quality_logits.float())
+        decoded = self.decoder(images, features.taps)
+        return Output(decoded.mask_logits, self.quality_head(features, decoded))

@@ -122,10 +122,10 @@ def test_another_architecture_is_refused(tiny_bundle, change, message):
 def test_missing_and_damaged_tensors_are_refused(tiny_bundle):
     path = tiny_bundle / "member_0.safetensors"
     tensors = load_file(path)
-    tensors.pop("quality_head.weight")
+    tensors.pop("quality_head.logits.weight")
     save_file(tensors, path)
     rewrite_manifest(tiny_bundle)
-    with pytest.raises(BundleError, match=r"quality_head\.weight"):
+    with pytest.raises(BundleError, match=r"quality_head\.logits\.weight"):
         load_bundle(tiny_bundle)
     path.write_bytes(b"no tensors")
     rewrite_manifest(tiny_bundle)
