@@ -1,0 +1,194 @@
+"""Finding and reading predictions: the platform's evaluation input, or one folder a case.
+
+Platform: predictions.json, and <pk>/output/<relative path> for each of its jobs.
+Plain:    <uuid>/ holding what inference.py writes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acouslic.errors import AcouslicError, InputError
+from acouslic.fan import SPACING_MM
+from evaluation.labels import Labels, read_labels
+
+JOBS_FILE = "predictions.json"
+INPUT_SLUG = "stacked-fetal-ultrasound"
+MASK_SLUG, FRAME_SLUG = "fetal-abdomen-segmentation", "fetal-abdomen-frame-number"
+MASK_FOLDER = Path("images") / MASK_SLUG
+FRAME_FILE = Path(f"{FRAME_SLUG}.json")
+# What the official tool looks for.
+IMAGE_PATTERNS = ("*.mha", "*.tiff")
+SPACING_TOLERANCE_MM = 1e-3
+
+
+class PredictionError(AcouslicError):
+    """A case's prediction is missing or broken."""
+
+
+@dataclass(frozen=True)
+class PredictionFiles:
+    """Where a case's answer lies, or `problem`: why the list of jobs gives no such place."""
+
+    case: str
+    mask_folder: Path
+    frame_path: Path
+    problem: str | None = None
+
+    @classmethod
+    def plain(cls, folder: Path) -> "PredictionFiles":
+        """Those of a folder <uuid> that holds what inference.py writes."""
+        return cls(folder.name, folder / MASK_FOLDER, folder / FRAME_FILE)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A case's answer: `mask` (H, W) is the chosen frame's, zeros where it is not in the stack."""
+
+    frame: int
+    mask: np.ndarray
+    warnings: tuple[str, ...]
+
+
+def find_predictions(folder: Path) -> dict[str, PredictionFiles]:
+    """All predictions below a folder, by case, in either layout.
+
+    Raises:
+        InputError: there is none, the list of jobs cannot be read, or two jobs answer one case.
+    """
+    listed = (folder / JOBS_FILE).is_file()
+    found = _listed_jobs(folder) if listed else _plain_folders(folder)
+    if not found:
+        raise InputError(
+            expected=f"{JOBS_FILE}, or a folder <uuid> a case, in {folder}",
+            found="neither",
+            advice="give the platform's evaluation input or what `python -m evaluation run` wrote",
+        )
+    by_case = {files.case: files for files in found}
+    for files in found:
+        if by_case[files.case] is not files:
+            raise InputError(
+                expected=f"one prediction for case {files.case}",
+                found=f"several in {folder / JOBS_FILE}",
+                advice="keep one job a case",
+            )
+    return by_case
+
+
+def read_prediction(files: PredictionFiles, shape: tuple[int, ...]) -> Prediction:
+    """Read and check a case's answer.
+
+    Args:
+        files: where it lies.
+        shape: (T, H, W) of the case's truth.
+
+    Raises:
+        PredictionError: it is missing or not of the challenge's form; names the case.
+    """
+    if files.problem is not None:
+        raise _broken(files, "a job with its outputs", files.problem)
+    frame = _read_frame(files)
+    path = _mask_file(files)
+    try:
+        volume = read_labels(path)
+    except InputError as error:
+        raise _broken(files, "a mask volume that can be read", str(error)) from error
+    if volume.shape != shape:
+        raise _broken(files, f"a mask of shape {shape}", f"{volume.shape} in {path}")
+    if not all(np.isin(mask, (0, 1)).all() for mask in volume.frames.values()):
+        values = np.unique(np.stack(list(volume.frames.values())))
+        raise _broken(files, "a mask of 0 and 1", f"the values {values[:5].tolist()} in {path}")
+    return Prediction(frame, volume.frame(frame), tuple(_oddities(frame, volume)))
+
+
+def _oddities(frame: int, volume: Labels) -> list[str]:
+    """What the official tool lets pass and a reviewer wants to know."""
+    warnings = []
+    if not 0 <= frame < volume.n_frames:
+        ends = "" if frame == -1 else "; the official tool fails on it"
+        warnings.append(f"frame {frame} is not in the stack: scored as an empty mask{ends}")
+    elif frame not in volume.frames:
+        warnings.append(f"the mask of the chosen frame {frame} is empty")
+    others = len(volume.frames.keys() - {frame})
+    if others:
+        warnings.append(f"the mask is filled on {others} frames besides the chosen one: ignored")
+    if any(abs(step - SPACING_MM) > SPACING_TOLERANCE_MM for step in volume.spacing_mm[:2]):
+        warnings.append(
+            f"the mask's spacing is {volume.spacing_mm[0]:g} x {volume.spacing_mm[1]:g} mm: "
+            f"measured with {SPACING_MM} mm, as the official tool does"
+        )
+    return warnings
+
+
+def _read_frame(files: PredictionFiles) -> int:
+    try:
+        frame = json.loads(files.frame_path.read_text())
+    except (OSError, ValueError) as error:
+        raise _broken(files, "a frame number", f"{files.frame_path}: {error}") from error
+    if not isinstance(frame, int) or isinstance(frame, bool):
+        raise _broken(files, "one integer", f"{str(frame)[:40]!r} in {files.frame_path}")
+    return frame
+
+
+def _mask_file(files: PredictionFiles) -> Path:
+    found = [path for name in IMAGE_PATTERNS for path in sorted(files.mask_folder.glob(name))]
+    if len(found) != 1:
+        raise _broken(files, "exactly one .mha or .tiff", f"{len(found)} in {files.mask_folder}")
+    return found[0]
+
+
+def _plain_folders(folder: Path) -> list[PredictionFiles]:
+    cases = sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+    return [PredictionFiles.plain(path) for path in cases]
+
+
+def _listed_jobs(folder: Path) -> list[PredictionFiles]:
+    path = folder / JOBS_FILE
+    try:
+        jobs = json.loads(path.read_text())
+        return [_job_files(folder, job) for job in jobs]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            expected=f"a list of jobs with pk, inputs and outputs in {path}",
+            found=f"{type(error).__name__} ({error})",
+            advice="give the file as the platform makes it",
+        ) from error
+
+
+def _job_files(folder: Path, job: Mapping[str, Any]) -> PredictionFiles:
+    output = folder / str(job["pk"]) / "output"
+    name = _value_of(job["inputs"], INPUT_SLUG)["image"]["name"]
+    try:
+        mask, frame = (_value_of(job["outputs"], slug) for slug in (MASK_SLUG, FRAME_SLUG))
+    except KeyError as error:
+        return PredictionFiles(Path(name).stem, output, output, f"no output {error}")
+    return PredictionFiles(
+        case=Path(name).stem,
+        mask_folder=output / _socket(mask)["relative_path"],
+        frame_path=output / _socket(frame)["relative_path"],
+    )
+
+
+def _value_of(values: Sequence[Mapping[str, Any]], slug: str) -> Mapping[str, Any]:
+    for value in values:
+        if _socket(value)["slug"] == slug:
+            return value
+    raise KeyError(slug)
+
+
+def _socket(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The platform calls it `socket` since 2025 and `interface` before."""
+    socket: Mapping[str, Any] = value["socket"] if "socket" in value else value["interface"]
+    return socket
+
+
+def _broken(files: PredictionFiles, expected: str, found: str) -> PredictionError:
+    return PredictionError(
+        expected=f"for case {files.case} {expected}",
+        found=found,
+        advice="run the case again, or score it as the worst with --allow-missing",
+    )

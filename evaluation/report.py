@@ -1,0 +1,255 @@
+"""One self-contained HTML page about a scored run: figures, plots, and every case, worst first."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+import SimpleITK as sitk
+
+from acouslic.errors import InputError
+from acouslic.fan import CHALLENGE_FAN
+from evaluation import plots
+from evaluation.intervals import LEVEL_PERCENT
+from evaluation.labels import Labels, read_labels
+from evaluation.predictions import PredictionError, find_predictions, read_prediction
+from evaluation.score import read_score
+from evaluation.truth import TruthCase, find_truth
+from evaluation.work import in_processes
+
+REPORT_FILE = "report.html"
+SCORES_FILE = "frame_scores.json"
+PICTURE_WIDTH_PX = 440
+JPEG_QUALITY = 80
+PREDICTED_BGR, TRUE_BGR = (60, 120, 255), (190, 210, 40)
+HEADLINES: Mapping[str, str] = {
+    "score": "Score",
+    "nae_circumference": "Relative error of the AC (NAE)",
+    "wfss": "Frame selection (WFSS)",
+    "DiceCoefficientSoft": "Soft Dice",
+}
+DETAILS: Mapping[str, str] = {
+    "DiceCoefficient": "Dice on the chosen frame",
+    "DiceCoefficientNearestFrame": "Dice, nearest annotated frame",
+    "HausdorffDistance": "Hausdorff distance × frames, signed (px)",  # noqa: RUF001
+    "JaccardCoefficient": "Jaccard",
+    "MeanOverlap": "Mean overlap",
+    "UnionOverlap": "Union overlap",
+    "VolumeSimilarity": "Volume similarity",
+    "FalseNegativeError": "False negative error",
+    "FalsePositiveError": "False positive error",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame as a data URI, and what it shows."""
+
+    uri: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """What the page shows of one case; `curves` is SVG."""
+
+    case: Mapping[str, Any]
+    pictures: tuple[Picture, ...]
+    curves: str
+    ac_error_mm: float | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    case: Mapping[str, Any]
+    truth: TruthCase
+    predictions: Path
+    image_path: Path | None
+
+
+def write_report(
+    scored: Path,
+    output: Path | None = None,
+    *,
+    images: Path | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Write the page and return where it is.
+
+    Frames come from the truth's data set, or from `images` (a folder of <uuid>.mha); without them
+    the outlines are drawn on the empty fan.
+
+    Raises:
+        InputError: `scored` is no output of `score`, or what it scored is gone.
+    """
+    result = read_score(scored)
+    settings = result["settings"]
+    truth = find_truth(Path(settings["truth"]))
+    gone = [case["case"] for case in result["cases"] if case["case"] not in truth]
+    if gone:
+        raise InputError(
+            expected=f"truth of case {gone[0]} in {settings['truth']}",
+            found="none any more",
+            advice="score again",
+        )
+    jobs = [
+        _Job(case, entry, Path(settings["predictions"]), _image_path(entry, images))
+        for case in result["cases"]
+        for entry in [truth[case["case"]]]
+    ]
+    views = sorted(
+        in_processes(view_case, jobs, workers, "drawn"),
+        key=lambda view: (view.case["score"], view.case["case"]),
+    )
+    path = output or scored / REPORT_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(result, views), encoding="utf-8")
+    return path
+
+
+def render(result: Mapping[str, Any], views: Sequence[CaseView]) -> str:
+    """The page's HTML; it refers to nothing outside of itself."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("evaluation", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = lambda value: f"{value:.{4 if abs(value) < 100 else 1}f}"
+    cases = result["cases"]
+    return environment.get_template("report.html.j2").render(
+        result=result,
+        settings=result["settings"],
+        views=views,
+        headlines=HEADLINES,
+        details=DETAILS,
+        level_percent=LEVEL_PERCENT,
+        facts=_facts(cases),
+        plots=[
+            plots.bland_altman(cases, in_percent=False),
+            plots.bland_altman(cases, in_percent=True),
+            plots.error_by_size(cases),
+            plots.wfss_by_sweep(cases),
+            plots.wfss_by_case(cases),
+        ],
+    )
+
+
+def view_case(job: _Job) -> CaseView:
+    """Draw one case."""
+    case, labels = job.case, read_labels(job.truth.mask_path)
+    measured, reference = case["ac_mm"], case["reference_mm"]
+    return CaseView(
+        case=case,
+        pictures=tuple(_pictures(job, labels)),
+        curves=plots.sweep_curves(case, _frame_scores(job)),
+        ac_error_mm=abs(measured - reference) if measured and reference else None,
+    )
+
+
+def _facts(cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What the table of means does not say, as pairs of a figure and its meaning."""
+    measured = plots.measured_cases(cases)
+    errors = [abs(case["ac_mm"] - case["reference_mm"]) for case in measured]
+    bias, lowest, highest = plots.agreement(cases, in_percent=True)
+    facts = [
+        (f"{sum(case['wfss'] == 0 for case in cases)}", "chose a frame without annotation"),
+        (f"{sum(case['reference_mm'] is None for case in cases)}", "chose a sweep without AC"),
+    ]
+    if errors:
+        facts.append((f"{np.median(errors):.1f} mm", "median error of the AC, where there is one"))
+    if np.isfinite(bias):
+        facts.append(
+            (f"{lowest:+.1f} to {highest:+.1f} %", f"limits of agreement, bias {bias:+.1f} %")
+        )
+    return facts
+
+
+def _pictures(job: _Job, labels: Labels) -> list[Picture]:
+    """The chosen frame, and beside it the best annotated one where another should have been."""
+    case, frame, pictures = job.case, job.case["frame"], []
+    found = _predicted_mask(job, labels)
+    if frame is not None and 0 <= frame < labels.n_frames:
+        expected = labels.frame(frame)
+        what = case["quality"] if expected.any() else "not annotated"
+        caption = f"chosen: frame {frame}, sweep {case['sweep']}, {what}"
+        pictures.append(Picture(_draw(job, frame, found, expected), caption))
+    best = _best_frame(case["runs"])
+    if case["wfss"] < 1 and best is not None:
+        wanted = labels.frame(best)
+        caption = f"better: frame {best}, sweep {labels.sweep_of(best)}"
+        pictures.append(Picture(_draw(job, best, np.zeros_like(wanted), wanted), caption))
+    return pictures
+
+
+def _best_frame(runs: Sequence[tuple[int, int, str]]) -> int | None:
+    """The middle of the longest optimal run, or of the longest suboptimal one."""
+    if not runs:
+        return None
+    first, last, _ = max(runs, key=lambda run: (run[2] == "optimal", run[1] - run[0]))
+    return (first + last) // 2
+
+
+def _draw(job: _Job, frame: int, found: np.ndarray, expected: np.ndarray) -> str:
+    height, width = found.shape
+    grey = _read_frame(job.image_path, frame, (height, width))
+    scale = PICTURE_WIDTH_PX / width
+    size = (PICTURE_WIDTH_PX, round(height * scale))
+    picture = cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
+    for mask, colour in ((expected, TRUE_BGR), (found, PREDICTED_BGR)):
+        enlarged = cv2.resize((mask != 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        contours, _ = cv2.findContours(enlarged, cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, contours, -1, colour, 2, cv2.LINE_AA)
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def _read_frame(path: Path | None, frame: int, shape: tuple[int, int]) -> np.ndarray:
+    """One frame of a stack, (H, W) uint8; the empty fan where there is no stack."""
+    if path is None:
+        return np.where(CHALLENGE_FAN.mask(shape), 40, 0).astype(np.uint8)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        reader.SetExtractIndex((0, 0, frame))
+        reader.SetExtractSize((shape[1], shape[0], 0))
+        return np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+    except RuntimeError as error:
+        raise InputError(
+            expected=f"frame {frame} of {shape[1]} x {shape[0]} pixels in {path}",
+            found=str(error).strip().splitlines()[-1].strip(),
+            advice="give the stacks that belong to the truth",
+        ) from error
+
+
+def _predicted_mask(job: _Job, labels: Labels) -> np.ndarray:
+    files = find_predictions(job.predictions).get(str(job.case["case"]))
+    try:
+        if files is not None:
+            return read_prediction(files, labels.shape).mask
+    except PredictionError:
+        pass  # scored as the worst, and said so in the case's warnings
+    return np.zeros(labels.frame_shape, np.uint8)
+
+
+def _frame_scores(job: _Job) -> list[float] | None:
+    """What `run` left beside the answer; other predictions have no such file."""
+    path = job.predictions / str(job.case["case"]) / SCORES_FILE
+    if not path.is_file():
+        return None
+    scores: list[float] = json.loads(path.read_text())["frame_scores"]
+    return scores if len(scores) == job.case["n_frames"] else None
+
+
+def _image_path(truth: TruthCase, images: Path | None) -> Path | None:
+    if images is None:
+        return truth.image_path
+    path = images / f"{truth.case}.mha"
+    return path if path.is_file() else None

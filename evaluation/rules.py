@@ -1,0 +1,38 @@
+"""Rules for choosing the frame, by name: the one that ships and two lazy ones to compare it with.
+
+All see the same prediction and are followed by the same outline and measurement.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.special import expit
+
+from acouslic.pipeline import Rule, score_frames
+from acouslic.segment import StackPrediction
+from acouslic.selection import SelectionConfig
+
+
+def largest_area(
+    prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig
+) -> np.ndarray:
+    """The share of the grid that the mask covers, (T,): the challenge baseline's rule."""
+    covered = expit(prediction.mask_logits.astype(np.float32)) > config.mask_threshold
+    return np.asarray(covered.mean(axis=(1, 2)) * tissue)
+
+
+def highest_probability(
+    prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig
+) -> np.ndarray:
+    """The mean probability under the mask, (T,); 0 where there is no mask."""
+    probability = expit(prediction.mask_logits.astype(np.float32))
+    covered = probability > config.mask_threshold
+    total = (probability * covered).sum(axis=(1, 2))
+    return np.asarray(total / np.maximum(covered.sum(axis=(1, 2)), 1) * tissue)
+
+
+RULES: Mapping[str, Rule] = {
+    "shipped": score_frames,
+    "largest-area": largest_area,
+    "highest-probability": highest_probability,
+}

@@ -1,0 +1,216 @@
+"""Running the shipped pipeline over a data set: the answers that `score` takes.
+
+Each <uuid>/ in the output holds, byte for byte, what inference.py writes for that stack, and beside
+it the score of every frame (frame_scores.json), for the report.
+"""
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from acouslic.bundle import Bundle, choose_device, load_bundle
+from acouslic.errors import AcouslicError, InputError
+from acouslic.pipeline import Measurement, measure
+from acouslic.platform_io import CIRCUMFERENCE_FILE, write_outputs
+from acouslic.stack import Stack, read_stack
+from evaluation.predictions import PredictionFiles, read_prediction
+from evaluation.rules import RULES
+from evaluation.truth import TRAINING_IMAGES
+from evaluation.work import progress
+
+RUN_FILE = "run.json"
+SCORES_FILE = "frame_scores.json"
+SCORE_DIGITS = 5
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run over what; `cases` names stacks, `limit` takes the first ones, None takes all.
+
+    rule: how the frame is chosen, a name in RULES; any but "shipped" is for comparisons.
+    """
+
+    dataset: Path
+    model: Path
+    output: Path
+    device: str = "auto"
+    limit: int | None = None
+    cases: tuple[str, ...] | None = None
+    rule: str = "shipped"
+
+
+@dataclass
+class Record:
+    """How a run went, kept in run.json and brought up to date after every case.
+
+    seconds: wall time of each case done, reading not counted; failed: each case's error.
+    """
+
+    bundle_id: str
+    simulated: bool
+    dataset: str
+    device: str
+    rule: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def write(self, output: Path) -> None:
+        """Write run.json, whole or not at all."""
+        partial = output / f".{RUN_FILE}.partial"
+        partial.write_text(json.dumps(vars(self), indent=2) + "\n")
+        os.replace(partial, output / RUN_FILE)
+
+
+def run(settings: Settings) -> Record:
+    """Run what is not done yet. A case that fails is recorded, and the others go on.
+
+    Raises:
+        InputError: no stacks, an unknown case, or answers of another bundle in the output.
+        BundleError: the bundle is not whole.
+    """
+    stacks = find_stacks(settings)
+    bundle = load_bundle(settings.model, choose_device(settings.device))
+    settings.output.mkdir(parents=True, exist_ok=True)
+    record = _open_record(settings, bundle)
+    _sweep_up(settings.output)
+    waiting = [path for path in stacks if not _is_done(path, settings.output, bundle.id)]
+    log.info("%d of %d cases are done already", len(stacks) - len(waiting), len(stacks))
+    record.write(settings.output)
+    with ThreadPoolExecutor(1) as pool:
+        ahead = _ReadAhead(waiting, pool)
+        for path in progress(waiting, len(waiting), "run"):
+            _run_case(path.stem, ahead, bundle, settings, record)
+            record.write(settings.output)
+    if record.failed:
+        log.error("%d cases failed: %s", len(record.failed), ", ".join(record.failed))
+    return record
+
+
+def find_stacks(settings: Settings) -> list[Path]:
+    """The stacks to run over, by name.
+
+    Raises:
+        InputError: there are none, or a named one is not there.
+    """
+    folder = settings.dataset / TRAINING_IMAGES
+    if not folder.is_dir():
+        folder = settings.dataset
+    paths = {path.stem: path for path in sorted(folder.glob("*.mha"))}
+    unknown = [name for name in settings.cases or () if name not in paths]
+    if unknown or not paths:
+        raise InputError(
+            expected=f"stacks (.mha) in {folder}",
+            found=f"no {unknown[0]}" if unknown else "none",
+            advice="give a data set in the training set's layout, or a folder of stacks",
+        )
+    names: Sequence[str] = settings.cases or sorted(paths)
+    return [paths[name] for name in names][: settings.limit]
+
+
+class _ReadAhead:
+    """Reads stacks in order, each while its forerunner is worked on; at most two are held."""
+
+    def __init__(self, paths: Sequence[Path], pool: ThreadPoolExecutor) -> None:
+        self._paths = iter(paths)
+        self._pool = pool
+        self._reading: Future[Stack] | None = None
+        self._begin()
+
+    def take(self) -> Stack:
+        """The next stack, once; raises what reading it raised."""
+        reading, self._reading = self._reading, None
+        if reading is None:
+            raise IndexError("all stacks are taken")
+        try:
+            return reading.result()
+        finally:
+            self._begin()
+
+    def _begin(self) -> None:
+        path = next(self._paths, None)
+        self._reading = None if path is None else self._pool.submit(read_stack, path)
+
+
+def _run_case(
+    name: str, ahead: _ReadAhead, bundle: Bundle, settings: Settings, record: Record
+) -> None:
+    record.failed.pop(name, None)
+    try:
+        stack = ahead.take()
+        start = time.perf_counter()
+        measurement = measure(stack, bundle, RULES[settings.rule])
+        _write_case(settings.output, stack, measurement, bundle.id)
+        record.seconds[name] = round(time.perf_counter() - start, 3)
+    # Whatever it is, it is this case's, and the others are not to wait for its cure.
+    except Exception as error:
+        record.failed[name] = f"{type(error).__name__}: {error}"
+        log.exception("case %s failed", name)
+
+
+def _write_case(output: Path, stack: Stack, measurement: Measurement, bundle_id: str) -> None:
+    """Written beside its place and moved there whole: a folder of that name is a case done."""
+    partial = output / f".{stack.name}.partial"
+    write_outputs(partial, stack, measurement, bundle_id)
+    scores = [round(float(score), SCORE_DIGITS) for score in measurement.frame_scores]
+    (partial / SCORES_FILE).write_text(json.dumps({"frame_scores": scores}) + "\n")
+    shutil.rmtree(output / stack.name, ignore_errors=True)
+    os.replace(partial, output / stack.name)
+
+
+def _is_done(stack_path: Path, output: Path, bundle_id: str) -> bool:
+    """Whether a case has this bundle's whole answer, read back as `score` will read it."""
+    folder = output / stack_path.stem
+    try:
+        described = json.loads((folder / CIRCUMFERENCE_FILE).read_text())
+        scores = json.loads((folder / SCORES_FILE).read_text())["frame_scores"]
+        prediction = read_prediction(PredictionFiles.plain(folder), _shape_of(stack_path))
+    except (OSError, ValueError, KeyError, RuntimeError, AcouslicError):
+        return False
+    answer = (described.get("bundle_id"), described.get("frame"))
+    return answer == (bundle_id, prediction.frame) and prediction.frame < len(scores)
+
+
+def _shape_of(path: Path) -> tuple[int, ...]:
+    """(T, H, W) by the file's header."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return tuple(reversed(reader.GetSize()))
+
+
+def _open_record(settings: Settings, bundle: Bundle) -> Record:
+    record = Record(
+        bundle_id=bundle.id,
+        simulated=bool(bundle.provenance.get("simulated", False)),
+        dataset=str(settings.dataset.resolve()),
+        device=str(bundle.device),
+        rule=settings.rule,
+    )
+    path = settings.output / RUN_FILE
+    if not path.is_file():
+        return record
+    before: dict[str, Any] = json.loads(path.read_text())
+    if (before["bundle_id"], before["rule"]) != (bundle.id, settings.rule):
+        raise InputError(
+            expected=f"answers of bundle {bundle.id}, {settings.rule} rule, or none",
+            found=f"those of {before['bundle_id']}, {before['rule']} rule, in {settings.output}",
+            advice="give another --output folder for another bundle or rule",
+        )
+    record.seconds = before["seconds"]
+    return record
+
+
+def _sweep_up(output: Path) -> None:
+    """Remove what an interrupted run left half written."""
+    for path in output.glob(".*.partial"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,354 @@
+"""Scoring a folder of predictions against the truth: metrics.json and cases.csv.
+
+metrics.json has the official keys with mean and std, and beside them `ci95`, `cases`, `warnings`.
+"""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acouslic.errors import InputError
+from acouslic.fan import CHALLENGE_FAN, SPACING_MM
+from evaluation import metrics
+from evaluation.intervals import LEVEL_PERCENT, RESAMPLES, SEED, mean_intervals
+from evaluation.labels import Labels, read_labels
+from evaluation.predictions import (
+    Prediction,
+    PredictionError,
+    PredictionFiles,
+    find_predictions,
+    read_prediction,
+)
+from evaluation.truth import TruthCase, find_truth, read_fan_mask, read_subjects
+from evaluation.work import in_processes
+
+METRICS_FILE, CASES_FILE = "metrics.json", "cases.csv"
+# Written by `run` beside the predictions, and by the phantom beside its data.
+PROVENANCE_FILES = ("run.json", "provenance.json")
+SCORE_TERMS = ("nae_circumference", "wfss", "DiceCoefficientSoft")
+SCORED_KEYS = (*metrics.AVERAGED_KEYS, "score")
+LABEL_NAMES = {metrics.OPTIMAL: "optimal", metrics.SUBOPTIMAL: "suboptimal"}
+CASE_COLUMNS = (
+    "case",
+    "subject_id",
+    "status",
+    "frame",
+    "sweep",
+    "quality",
+    "ac_mm",
+    "reference_mm",
+    *SCORED_KEYS,
+    "NearestAnnotatedFrame",
+    "warnings",
+)
+
+
+class TruthError(InputError):
+    """A case's truth is broken; carries the line of the error that a worker met."""
+
+    def __init__(self, line: str) -> None:
+        Exception.__init__(self, line)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a scoring is asked to do; `cases` limits it to those named, None takes all."""
+
+    predictions: Path
+    truth: Path
+    fov_mask: Path | None = None
+    subjects: Path | None = None
+    cases: tuple[str, ...] | None = None
+    allow_missing: bool = False
+    workers: int | None = None
+    seed: int = SEED
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to score one case; no prediction where it is missing."""
+
+    truth: TruthCase
+    prediction: PredictionFiles | None
+    fov_mask: Path | None
+
+
+def score(settings: Settings) -> dict[str, Any]:
+    """Score all cases; the content of metrics.json.
+
+    Raises:
+        InputError: truth or predictions cannot be found, or a prediction has no truth.
+        PredictionError: predictions are missing or broken, and they are not allowed to be.
+    """
+    truth = _only(settings.cases, find_truth(settings.truth), settings.truth)
+    truth = _with_subjects(truth, settings.subjects)
+    found = find_predictions(settings.predictions)
+    if settings.cases is not None:
+        found = {case: files for case, files in found.items() if case in truth}
+    _refuse_surplus(found.keys() - truth.keys())
+    if not settings.allow_missing:
+        _refuse_missing(truth.keys() - found.keys())
+    jobs = [Job(truth[case], found.get(case), settings.fov_mask) for case in sorted(truth)]
+    outcomes = in_processes(_attempt, jobs, settings.workers, "scored")
+    cases = sorted(map(_case_or_fault, outcomes), key=lambda case: str(case["case"]))
+    if not settings.allow_missing:
+        _refuse_broken([case for case in cases if case["status"] != "scored"])
+    return {
+        **_totals(cases, settings.seed),
+        "cases": cases,
+        "warnings": [
+            {"case": case["case"], "warning": text} for case in cases for text in case["warnings"]
+        ],
+        "settings": _describe(settings, cases),
+    }
+
+
+def write_score(result: Mapping[str, Any], output: Path) -> None:
+    """Write metrics.json and cases.csv into a folder."""
+    output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=2, allow_nan=False)
+    (output / METRICS_FILE).write_text(text + "\n")
+    with (output / CASES_FILE).open("w", newline="") as file:
+        writer = csv.DictWriter(file, CASE_COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        for case in result["cases"]:
+            writer.writerow(case | {"warnings": "; ".join(case["warnings"])})
+
+
+def read_score(folder: Path) -> dict[str, Any]:
+    """What `write_score` wrote.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    path = folder / METRICS_FILE
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+        if not {"cases", "settings", *SCORED_KEYS} <= result.keys():
+            raise ValueError("it has no cases or not all metrics")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            expected=f"{METRICS_FILE} of `python -m evaluation score` in {folder}",
+            found=str(error),
+            advice="score the predictions first and give its --output folder",
+        ) from error
+    return result
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The means with their intervals, as text for people."""
+    lines = [f"{'':28}{'mean':>12}{'std':>12}   {LEVEL_PERCENT:g} % interval"]
+    for key in SCORED_KEYS:
+        entry = result[key]
+        ends = entry["ci95"]
+        interval = "-" if ends is None else f"{ends[0]:.4f} .. {ends[1]:.4f}"
+        lines.append(f"{key:28}{entry['mean']:12.4f}{entry['std']:12.4f}   {interval}")
+    return "\n".join(lines)
+
+
+def score_case(job: Job) -> dict[str, Any]:
+    """One case's line of metrics.json; a missing or broken prediction gets the worst values.
+
+    Raises:
+        InputError: the case's truth is broken.
+    """
+    case: dict[str, Any] = {"case": job.truth.case, "subject_id": job.truth.subject_id}
+    labels = read_labels(job.truth.mask_path)
+    case |= {"n_frames": labels.n_frames, "runs": annotated_runs(labels)}
+    case |= {"references_mm": list(job.truth.references_mm)}
+    if job.prediction is None:
+        return case | _worst("missing", f"no prediction for case {job.truth.case}")
+    try:
+        prediction = read_prediction(job.prediction, labels.shape)
+    except PredictionError as error:
+        return case | _worst("broken", str(error))
+    try:
+        measured = metrics.case_metrics(
+            labels,
+            job.truth.references_mm,
+            prediction.mask,
+            prediction.frame,
+            fan_mask=_fan_mask(job.fov_mask, labels.frame_shape),
+            spacing_mm=SPACING_MM,
+        )
+    except ValueError as error:
+        raise InputError(
+            expected=f"truth of case {job.truth.case} and a field of view that fit each other",
+            found=str(error),
+            advice="check the truth's files and --fov-mask",
+        ) from error
+    return case | _scored(labels, prediction, measured)
+
+
+def _scored(
+    labels: Labels, prediction: Prediction, measured: metrics.CaseMetrics
+) -> dict[str, Any]:
+    undefined = ["undefined, reported as 0: " + ", ".join(measured.undefined)]
+    return {
+        "status": "scored",
+        "frame": prediction.frame,
+        "sweep": measured.sweep,
+        "quality": quality_name(labels, prediction.frame),
+        "ac_mm": measured.ac_mm,
+        "reference_mm": measured.reference_mm,
+        **measured.values,
+        "score": metrics.score(*(measured.values[key] for key in SCORE_TERMS)),
+        "NearestAnnotatedFrame": measured.nearest_frame,
+        "warnings": [*prediction.warnings, *(undefined if measured.undefined else ())],
+    }
+
+
+def quality_name(labels: Labels, frame: int) -> str:
+    """How well a frame suits the measurement by the truth: none, suboptimal or optimal."""
+    names = [name for label, name in LABEL_NAMES.items() if labels.has(label, frame)]
+    return names[0] if names else "none"
+
+
+def annotated_runs(labels: Labels) -> list[tuple[int, int, str]]:
+    """Runs of equally good annotated frames as (first, last, quality), both ends included."""
+    runs: list[tuple[int, int, str]] = []
+    for frame in sorted(labels.frames):
+        name = quality_name(labels, frame)
+        same_sweep = labels.sweep_of(frame) == labels.sweep_of(frame - 1)
+        if runs and runs[-1][1:] == (frame - 1, name) and same_sweep:
+            runs[-1] = (runs[-1][0], frame, name)
+        else:
+            runs.append((frame, frame, name))
+    return runs
+
+
+def _attempt(job: Job) -> dict[str, Any] | str:
+    """A case, or its truth's fault as text: our errors do not pass between processes."""
+    try:
+        return score_case(job)
+    except InputError as error:
+        return str(error)
+
+
+def _case_or_fault(outcome: dict[str, Any] | str) -> dict[str, Any]:
+    if isinstance(outcome, str):
+        raise TruthError(outcome)
+    return outcome
+
+
+def _fan_mask(path: Path | None, shape: tuple[int, int]) -> np.ndarray:
+    return CHALLENGE_FAN.mask(shape) if path is None else read_fan_mask(path)
+
+
+def _worst(status: str, message: str) -> dict[str, Any]:
+    return {
+        "status": status,
+        "frame": None,
+        "sweep": None,
+        "quality": "none",
+        "ac_mm": None,
+        "reference_mm": None,
+        **metrics.WORST_VALUES,
+        "score": 0.0,
+        "NearestAnnotatedFrame": None,
+        "warnings": [f"{message}: scored as the worst"],
+    }
+
+
+def _totals(cases: Sequence[Mapping[str, Any]], seed: int) -> dict[str, dict[str, Any]]:
+    values = np.array([[case[key] for key in SCORED_KEYS] for case in cases])
+    ends = mean_intervals(values, [str(case["subject_id"]) for case in cases], seed=seed)
+    intervals = [None] * len(SCORED_KEYS) if ends is None else ends.tolist()
+    totals = metrics.aggregate(cases)
+    return {
+        key: {**totals[key], "ci95": interval}
+        for key, interval in zip(SCORED_KEYS, intervals, strict=True)
+    }
+
+
+def _describe(settings: Settings, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    notes = [
+        note
+        for folder in (settings.predictions, settings.truth)
+        for name in PROVENANCE_FILES
+        if (note := _read_note(folder / name))
+    ]
+    return {
+        "predictions": str(settings.predictions.resolve()),
+        "truth": str(settings.truth.resolve()),
+        "fov_mask": None if settings.fov_mask is None else str(settings.fov_mask.resolve()),
+        "spacing_mm": SPACING_MM,
+        "allow_missing": settings.allow_missing,
+        "n_cases": len(cases),
+        "n_subjects": len({case["subject_id"] for case in cases}),
+        "bootstrap": {"over": "subjects", "resamples": RESAMPLES, "seed": settings.seed},
+        "bundle_id": next((note["bundle_id"] for note in notes if "bundle_id" in note), None),
+        "simulated": any(note.get("simulated") is True for note in notes),
+    }
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    try:
+        note = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _only(
+    names: tuple[str, ...] | None, truth: dict[str, TruthCase], folder: Path
+) -> dict[str, TruthCase]:
+    if names is None:
+        return truth
+    unknown = [name for name in names if name not in truth]
+    if unknown:
+        raise InputError(
+            expected=f"truth of case {unknown[0]} in {folder}",
+            found="none",
+            advice="name cases as their files are named, without .mha",
+        )
+    return {name: truth[name] for name in names}
+
+
+def _with_subjects(truth: dict[str, TruthCase], path: Path | None) -> dict[str, TruthCase]:
+    if path is None:
+        return truth
+    subjects = read_subjects(path)
+    nameless = [case for case in truth if case not in subjects]
+    if nameless:
+        raise InputError(
+            expected=f"the subject of case {nameless[0]} in {path}",
+            found="no such line",
+            advice="list every case",
+        )
+    return {
+        name: TruthCase(name, subjects[name], case.mask_path, case.references_mm, case.image_path)
+        for name, case in truth.items()
+    }
+
+
+def _refuse_surplus(surplus: set[str]) -> None:
+    if surplus:
+        raise InputError(
+            expected="a prediction for every case with truth and for no other",
+            found=f"{len(surplus)} without truth: {', '.join(sorted(surplus)[:5])}",
+            advice="remove them, or give the truth that they belong to",
+        )
+
+
+def _refuse_missing(missing: set[str]) -> None:
+    if missing:
+        raise PredictionError(
+            expected="a prediction for every case with truth",
+            found=f"none for {len(missing)}: {', '.join(sorted(missing)[:5])}",
+            advice="run these cases, or score them as the worst with --allow-missing",
+        )
+
+
+def _refuse_broken(broken: Sequence[Mapping[str, Any]]) -> None:
+    if broken:
+        raise PredictionError(
+            expected="a whole prediction for every case",
+            found=f"{len(broken)} broken: {', '.join(case['case'] for case in broken[:5])}",
+            advice=f"the first: {broken[0]['warnings'][0]}",
+        )

@@ -1,0 +1,31 @@
+import numpy as np
+
+from acouslic.segment import StackPrediction
+from acouslic.selection import SelectionConfig
+from evaluation.rules import highest_probability, largest_area
+
+CONFIG = SelectionConfig()
+TISSUE = np.array([True, True, True, False, True, True])
+
+
+def prediction() -> StackPrediction:
+    """Frame 0 has the larger mask, frame 1 the surer one, frame 2 none, frame 3 is black."""
+    logits = np.full((6, 8, 8), -9, np.float16)
+    logits[0, 2:7, 2:7] = 1
+    logits[1, 3:5, 3:5] = 6
+    logits[3] = 9
+    return StackPrediction(np.zeros((6, 3), np.float32), logits)
+
+
+def test_largest_area_looks_at_the_mask_alone():
+    scores = largest_area(prediction(), TISSUE, CONFIG)
+    assert scores.argmax() == 0
+    assert scores[0] == np.float32(25 / 64)
+    assert not scores[2:].any()
+
+
+def test_highest_probability_looks_at_how_sure_the_mask_is():
+    scores = highest_probability(prediction(), TISSUE, CONFIG)
+    assert scores.argmax() == 1
+    assert np.isclose(scores[0], 1 / (1 + np.exp(-1)), atol=1e-3)
+    assert not scores[2:].any()
