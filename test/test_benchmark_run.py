@@ -1,0 +1,183 @@
+"""The whole command on a tiny cache: results, tables, resuming, failures, the reference's traps."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmark_cache import SIZE, write_cache
+
+from acouslic.errors import InputError
+from training.benchmark import systems
+from training.benchmark.command import add_benchmark, request_of
+from training.benchmark.protocol import PAPER, STRICT, split, tables
+from training.benchmark.run import benchmark, device_name
+from training.benchmark.systems import Built, Plan, System
+from training.benchmark.trial import Compute, Schedule, Setting, evaluate
+from training.benchmark.weights import WeightSource
+
+
+@pytest.fixture(scope="module")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    write_cache(folder, 20)
+    return folder
+
+
+def arguments(cache: Path, output: Path, *more: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_benchmark(parser.add_subparsers())
+    given = ["benchmark", str(cache), "--output", str(output), "--stand-ins", "--precision", "fp32"]
+    given += ["--epochs", "1", "--frames-per-epoch", "24", "--batch-size", "12"]
+    return parser.parse_args([*given, "--accelerator", "cpu", *more])
+
+
+def run(cache: Path, output: Path, *more: str) -> dict[str, Any]:
+    return benchmark(cache, output, request_of(arguments(cache, output, *more)))
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> System:
+    """A system whose building fails until `mended` is called."""
+
+    def build(plan: Plan) -> Built:
+        raise RuntimeError("out of memory, say")
+
+    system = System("broken", "Broken", build)
+    monkeypatch.setitem(systems.SYSTEMS, "broken", system)
+    return system
+
+
+def test_results_tables_and_plots(cache_folder: Path, tmp_path: Path) -> None:
+    results = run(
+        cache_folder, tmp_path, "--systems", "efficientnet", "quality", "--trials", "2",
+        "--protocol", "paper", "--note", "made in a test",
+    )  # fmt: skip
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["systems"] == json.loads(json.dumps(results["systems"]))
+    quality = written["systems"]["quality"]
+    f1 = [trial["f1"] for trial in quality["trials"]]
+    assert quality["mean"]["f1"] == pytest.approx(np.mean(f1))
+    assert quality["sd"]["f1"] == pytest.approx(np.std(f1, ddof=1))
+    assert {"plcc", "case_krocc", "wfss"} <= set(quality["mean"])
+    assert quality["thresholds"] == [0.3, 0.3]
+    low, high = quality["interval"]["accuracy"]
+    assert low <= quality["mean"]["accuracy"] <= high
+    efficientnet = written["systems"]["efficientnet"]
+    assert efficientnet["real_parameters"] == {"paper": 4_008_829, "strict": 4_008_829}
+    for name in ("table.md", "table.html"):
+        text = (tmp_path / name).read_text()
+        assert "made in a test" in text
+        assert "Stand-ins" in text
+        assert "0.7253 ± 0.030" in text
+        assert "4,008,829" in text
+        assert "EfficientNet: stand-in: timm test_efficientnet, from random weights" in text
+    for name in ("f1", "precision_recall", "sweep_scores", "embeddings"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_resuming_trains_only_what_is_missing(cache_folder: Path, tmp_path: Path) -> None:
+    run(cache_folder, tmp_path, "--systems", "efficientnet", "--trials", "1")
+    first = tmp_path / "efficientnet/trial-0/result.json"
+    stamp = first.stat().st_mtime_ns
+    results = run(cache_folder, tmp_path, "--systems", "efficientnet", "--trials", "2")
+    assert first.stat().st_mtime_ns == stamp
+    assert len(results["systems"]["efficientnet"]["trials"]) == 2
+    with pytest.raises(InputError, match=r"options\.json"):
+        run(cache_folder, tmp_path, "--systems", "efficientnet", "--seed", "7")
+
+
+def test_ablations_gather_in_one_table(cache_folder: Path, tmp_path: Path) -> None:
+    run(cache_folder, tmp_path, "--systems", "quality", "--trials", "1", "--no-cmx")
+    results = run(
+        cache_folder, tmp_path, "--systems", "quality", "--trials", "1",
+        "--no-fusion", "--no-cmx", "--no-correlation",
+    )  # fmt: skip
+    assert list(results["systems"]) == ["quality-no-cmx", "quality-no-fusion-no-cmx-no-correlation"]
+    assert "Quality, no cmx" in (tmp_path / "table.md").read_text()
+
+
+def test_a_failed_system_is_told_and_does_not_lose_the_others(
+    cache_folder: Path, tmp_path: Path, broken: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("--systems", "broken", "efficientnet", "--trials", "1")
+    with pytest.raises(InputError, match="out of memory"):
+        run(cache_folder, tmp_path, *names)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results["systems"]) == ["efficientnet"]
+    assert "out of memory" in results["failed"]["broken"]
+    assert "Traceback" in (tmp_path / "broken/trial-0/failed.txt").read_text()
+    assert "out of memory" in (tmp_path / "table.md").read_text()
+    mended = replace(broken, build=systems.SYSTEMS["efficientnet"].build)
+    monkeypatch.setitem(systems.SYSTEMS, "broken", mended)
+    assert run(cache_folder, tmp_path, *names)["failed"] == {}
+
+
+def test_unknown_systems_and_other_sizes_are_refused(cache_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="resnet"):
+        run(cache_folder, tmp_path, "--systems", "resnet")
+    options = arguments(cache_folder, tmp_path)
+    options.stand_ins = False
+    with pytest.raises(InputError, match="224 px"):
+        benchmark(cache_folder, tmp_path, request_of(options))
+
+
+def test_weights_are_shared_between_trials_only_by_the_papers_protocol(
+    cache_folder: Path, tmp_path: Path
+) -> None:
+    for protocol, more, shared in (
+        ("paper", (), True),
+        ("paper", ("--no-shared-weights",), False),
+        ("strict", (), False),
+    ):
+        output = tmp_path / f"{protocol}{len(more)}"
+        names = ("--systems", "densenet", "--trials", "2", "--protocol", protocol)
+        results = run(cache_folder, output, *names, *more)
+        begun = results["systems"]["densenet"]["begun_from"]
+        assert begun[0] == "random weights"
+        assert (begun[1] == "the last weights of trial 0") is shared
+        assert len(list(output.rglob("carried-*"))) == int(shared)
+
+
+def test_strict_takes_the_threshold_from_validation(cache_folder: Path, tmp_path: Path) -> None:
+    results = run(cache_folder, tmp_path, "--systems", "efficientnet", "--trials", "1")
+    assert results["protocol"]["name"] == "strict"
+    assert results["systems"]["efficientnet"]["thresholds"] != [0.5]
+    assert results["counts"]["test"]["subjects_also_in_training"] == 0
+
+
+def test_each_part_of_a_protocol_is_an_option(cache_folder: Path, tmp_path: Path) -> None:
+    options = arguments(cache_folder, tmp_path, "--protocol", "paper", "--no-centre-crop")
+    assert request_of(options).protocol == replace(PAPER, centre_crop=False)
+    options = arguments(cache_folder, tmp_path, "--frozen-segmentation-encoder")
+    assert request_of(options).protocol == replace(STRICT, frozen_segmentation_encoder=True)
+
+
+def test_black_frames_score_like_any_one_of_them(cache_folder: Path) -> None:
+    from training.cache import open_cache
+
+    torch.manual_seed(0)
+    cache = open_cache(cache_folder)
+    found = tables(split(cache, PAPER), PAPER)
+    system = systems.SYSTEMS["densenet"]
+    plan = Plan(SIZE, PAPER, WeightSource(), stand_ins=True)
+    setting = Setting(system, plan, found, Schedule(batch_size=16), Compute(precision="fp32"))
+    network = system.build(plan).network.eval()
+    table = found.validation
+    result = evaluate(network, table, setting)
+    with torch.no_grad():
+        black = network(torch.zeros(1, SIZE, SIZE)).score.item()
+    assert (table.row < 0).any()
+    assert result.score[table.row < 0] == pytest.approx(black, abs=1e-6)
+    p = np.clip(result.score.astype(float), 1e-9, 1 - 1e-9)
+    labels = table.quality > 0
+    assert result.loss == pytest.approx(-np.log(np.where(labels, p, 1 - p)).mean(), rel=1e-3)
+
+
+def test_devices_have_torchs_names() -> None:
+    assert device_name("cpu") == "cpu"
+    assert device_name("gpu") == "cuda"

@@ -1,0 +1,209 @@
+"""The registry: the paper's parameter counts, adapters dead and alive, weights, a new entry."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from acouslic.errors import InputError
+from acouslic.lora import LoraConfig
+from acouslic.network import TrunkConfig, build_trunk
+from training.base import save_base
+from training.benchmark import systems
+from training.benchmark.networks import View, add_adapters, parameter_counts, reference_attention
+from training.benchmark.protocol import PAPER, STRICT
+from training.benchmark.systems import (
+    DEFAULT_SYSTEMS,
+    SYSTEMS,
+    Plan,
+    real_parameters,
+    timm_system,
+)
+from training.benchmark.table import in_millions
+from training.benchmark.weights import WeightSource, timm_model
+
+TINY_TRUNK = TrunkConfig(32, 8, 64, 4, 64)
+# Trainable under the paper's adapters, and under those that train everywhere.
+EXPECTED = {
+    "densenet": (6_954_881, 6_954_881),
+    "efficientnet": (4_008_829, 4_008_829),
+    "vgg": (134_264_641, 134_264_641),
+    "swin": (1_736_065, 2_313_601),
+    "deit": (2_374_657, 3_161_089),
+    "vit": (2_373_217, 3_159_649),
+    "fetalclip_cls": (2_359_296 + 769, 3_145_728 + 769),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_papers_parameter_counts(name: str) -> None:
+    system = SYSTEMS[name]
+    paper, _ = real_parameters(system, PAPER)
+    strict, _ = real_parameters(system, STRICT)
+    assert (paper, strict) == EXPECTED[name]
+    assert system.published is not None
+    assert in_millions(paper) == system.published.parameters
+
+
+def test_the_frozen_encoder_is_an_option_of_the_segmentation() -> None:
+    decoder = real_parameters(SYSTEMS["fetalclip_seg"], PAPER)[0]
+    thawed = real_parameters(
+        SYSTEMS["fetalclip_seg"], replace(PAPER, frozen_segmentation_encoder=False)
+    )[0]
+    assert thawed - decoder == 3_145_728
+
+
+def test_the_fusion_head_has_about_a_million_and_a_half_parameters() -> None:
+    whole = real_parameters(SYSTEMS["quality"], STRICT)[0] - 3_145_728
+    plain = real_parameters(SYSTEMS["quality-no-fusion"], STRICT)[0] - 3_145_728
+    assert 1.3e6 < whole < 1.7e6
+    assert plain == 769
+
+
+def test_the_registry_is_in_the_papers_order() -> None:
+    paper = ("densenet", "efficientnet", "vgg", "swin", "deit", "vit")
+    assert (*paper, "fetalclip_cls", "fetalclip_seg", "joint", "quality") == DEFAULT_SYSTEMS
+
+
+@pytest.mark.parametrize("name", DEFAULT_SYSTEMS)
+def test_every_stand_in_learns(name: str) -> None:
+    torch.manual_seed(0)
+    system = SYSTEMS[name]
+    network = system.build(Plan(32, STRICT, WeightSource(pretrained=False), True)).network
+    answer = network(torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8))
+    assert answer.score.shape == answer.quality.shape == (3,)
+    assert answer.embedding.shape[0] == 3
+    assert bool(((answer.score >= 0) & (answer.score <= 1)).all())
+    network.loss(answer, _samples(3)).backward()
+    lacking = [
+        key for key, each in network.named_parameters() if each.requires_grad and each.grad is None
+    ]
+    assert not lacking
+
+
+def _samples(count: int) -> systems.Any:
+    from training.benchmark.frames import Samples
+
+    quality = torch.arange(count) % 3
+    return Samples(
+        torch.zeros(count, 32, 32, dtype=torch.uint8),
+        torch.full((count, 32, 32), 255, dtype=torch.uint8),
+        quality,
+        torch.tensor([0.0, 0.6, 1.0])[quality],
+        torch.arange(count),
+        torch.zeros(count, dtype=torch.int64),
+    )
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    trunk = build_trunk(TINY_TRUNK)
+    save_base(tmp_path / "base", TINY_TRUNK, trunk.state_dict(), {"simulated": True}, torch.float32)
+    return tmp_path / "base"
+
+
+def test_the_papers_adapters_on_out_proj_are_dead_and_ours_are_not(base: Path) -> None:
+    for protocol, alive in ((PAPER, False), (STRICT, True)):
+        plan = Plan(32, protocol, WeightSource(base=base))
+        network = SYSTEMS["fetalclip_cls"].build(plan).network.train()
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.1)
+        samples = _samples(3)._replace(frames=torch.randint(0, 255, (3, 32, 32)))
+        network.loss(network(samples.frames), samples).backward()
+        without = {
+            name
+            for name, each in network.named_parameters()
+            if each.requires_grad and (each.grad is None or not each.grad.any())
+        }
+        assert (not without) is alive
+        assert all("out_proj" in name for name in without)
+
+
+def test_the_references_attention_says_the_same() -> None:
+    torch.manual_seed(0)
+    trunk = build_trunk(TINY_TRUNK).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        ours = trunk(images)
+        reference_attention(trunk)
+        assert torch.allclose(trunk(images), ours, atol=1e-5)
+
+
+def test_fair_systems_start_from_their_base_and_freeze_it(base: Path) -> None:
+    for name in ("fetalclip_seg", "joint", "quality"):
+        built = SYSTEMS[name].build(Plan(32, STRICT, WeightSource(base=base)))
+        trained = {key for key, each in built.network.named_parameters() if each.requires_grad}
+        assert all("lora_" in key for key in trained if "trunk." in key)
+        assert any("qkv.lora_" in key for key in trained)
+        assert "simulated" in built.origin
+    frozen = SYSTEMS["fetalclip_seg"].build(Plan(32, PAPER, WeightSource(base=base))).network
+    assert all(
+        key.startswith("decoder.") for key, p in frozen.named_parameters() if p.requires_grad
+    )
+
+
+def test_lora_on_a_model_without_such_layers_is_refused() -> None:
+    model = timm.create_model("test_efficientnet", num_classes=1)
+    with pytest.raises(ValueError, match="Target modules"):
+        add_adapters(model, systems.REFERENCE_TIMM_TARGETS, LoraConfig())
+
+
+def test_a_base_is_asked_for() -> None:
+    with pytest.raises(InputError, match="--base"):
+        SYSTEMS["joint"].build(Plan(224, STRICT, WeightSource()))
+
+
+def test_a_ninth_baseline_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(size: int) -> tuple[nn.Module, str]:
+        return timm.create_model("test_vit", num_classes=1, img_size=size), "stand-in: test_vit"
+
+    entry = timm_system("resnet", "ResNet", "resnet18", adapters=False, stand_in=small)
+    monkeypatch.setitem(systems.SYSTEMS, "resnet", entry)
+    assert real_parameters(entry, PAPER)[0] == 11_177_025
+    built = entry.build(Plan(32, PAPER, WeightSource(), stand_ins=True))
+    assert parameter_counts(built.network)[0] > 0
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
+    state = timm.create_model("test_efficientnet", num_classes=1000).state_dict()
+    state = {
+        name: torch.randn_like(each) if each.ndim == 4 else each for name, each in state.items()
+    }
+    path = tmp_path / f"test_efficientnet.r160_in1k{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state}, path)
+    model, origin = timm_model("test_efficientnet.r160_in1k", WeightSource(folder=tmp_path))
+    assert path.name in origin
+    assert torch.equal(model.conv_stem.weight, state["conv_stem.weight"])
+    assert model.get_classifier().out_features == 1
+
+
+def test_a_missing_or_wrong_file_is_named(tmp_path: Path) -> None:
+    source = WeightSource(folder=tmp_path)
+    with pytest.raises(InputError, match="test_vit"):
+        timm_model("test_vit.r160_in1k", source)
+    save_file({"x": torch.zeros(1)}, tmp_path / "test_vit.r160_in1k.safetensors")
+    with pytest.raises(InputError, match="test_vit"):
+        timm_model("test_vit.r160_in1k", source)
+
+
+def test_a_centre_crop_cuts_the_margin() -> None:
+    frame = torch.zeros(1, 32, 32)
+    frame[:, :2] = 255
+    view = View(mean=(0, 0, 0), std=(1, 1, 1))
+    assert view.images(frame).max() == 1
+    assert replace(view, crop=0.875).images(frame).max() == 0
+    assert replace(view, crop=0.875).images(frame).shape == (1, 3, 32, 32)
+
+
+def test_only_the_papers_cnns_are_cropped() -> None:
+    for protocol, crop in ((PAPER, 0.875), (STRICT, 1.0)):
+        plan = Plan(32, protocol, WeightSource(), stand_ins=True)
+        assert SYSTEMS["densenet"].build(plan).network.view.crop == crop
+        assert SYSTEMS["swin"].build(plan).network.view.crop == 1.0

@@ -1,0 +1,106 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from acouslic.fan import CHALLENGE_FAN
+from acouslic.preprocess import masks_to_grid
+from training.augment import NONE, NUMBERS, Augmentation, augment, grid_fan
+
+SIZE = 96
+
+
+def blob(angle_deg: float, depth: float) -> torch.Tensor:
+    """A disc at an angle from the vertical, `depth` of the way from near to far."""
+    fan = grid_fan(SIZE)
+    radius = fan.near_px + depth * (fan.far_px - fan.near_px)
+    angle = math.radians(angle_deg)
+    x, y = fan.apex_x_px + radius * math.sin(angle), fan.apex_y_px + radius * math.cos(angle)
+    rows, columns = np.indices((SIZE, SIZE))
+    disc = np.hypot(columns - x, rows - y) < 6
+    return torch.from_numpy(disc.astype(np.uint8) * 255)[None]
+
+
+def centre(image: torch.Tensor) -> tuple[float, float]:
+    """The centre of mass about the apex: angle from the vertical in degrees, radius in px."""
+    fan = grid_fan(SIZE)
+    rows, columns = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    x = float((image * columns).sum() / image.sum()) - fan.apex_x_px
+    y = float((image * rows).sum() / image.sum()) - fan.apex_y_px
+    return math.degrees(math.atan2(x, y)), math.hypot(x, y)
+
+
+def numbers(**values: float) -> torch.Tensor:
+    names = ("gain", "gamma", "depth", "angle", "scale", "flip")
+    return torch.tensor([[values.get(name, 0.5) for name in names]])
+
+
+def test_without_variation_only_the_fan_cuts():
+    frames = torch.full((1, SIZE, SIZE), 100, dtype=torch.uint8)
+    moved, masks = augment(frames, frames, torch.rand(1, NUMBERS), NONE)
+    inside = grid_fan(SIZE).mask
+    torch.testing.assert_close(moved[0], 100 * inside, atol=1e-3, rtol=0)
+    torch.testing.assert_close(masks[0], inside * 100 / 255, atol=1e-5, rtol=0)
+
+
+def test_the_grids_fan_is_the_frames_fan():
+    expected = masks_to_grid(CHALLENGE_FAN.mask()[None], SIZE)[0]
+    found = grid_fan(SIZE).mask.numpy() > 0.5
+    assert np.count_nonzero(expected != found) < 0.01 * expected.sum()
+
+
+@pytest.mark.parametrize(("uniform", "turn"), [(1.0, 12.0), (0.0, -12.0), (0.75, 6.0)])
+def test_rotation_is_about_the_apex(uniform: float, turn: float):
+    image = blob(4.0, 0.5)
+    moved, _ = augment(image, image, numbers(angle=uniform, flip=1.0), Augmentation())
+    before, after = centre(image[0].float()), centre(moved[0])
+    assert abs(after[0] - before[0]) == pytest.approx(abs(turn), abs=0.3)
+    assert after[1] == pytest.approx(before[1], abs=0.3)
+
+
+def test_opposite_rotations_turn_opposite_ways():
+    image = blob(0.0, 0.5)
+    angles = [
+        centre(augment(image, image, numbers(angle=uniform, flip=1.0), Augmentation())[0][0])[0]
+        for uniform in (0.0, 1.0)
+    ]
+    assert angles[0] == pytest.approx(-angles[1], abs=0.3)
+
+
+def test_scale_is_along_the_rays_and_flip_mirrors_them():
+    image = blob(10.0, 0.4)
+    config = Augmentation(scale_ratio=1.2)
+    scaled, _ = augment(image, image, numbers(scale=1.0, flip=1.0), config)
+    flipped, _ = augment(image, image, numbers(flip=0.0), config)
+    angle, radius = centre(image[0].float())
+    assert centre(scaled[0]) == pytest.approx((angle, 1.2 * radius), abs=0.4)
+    assert centre(flipped[0]) == pytest.approx((-angle, radius), abs=0.3)
+
+
+def test_a_mask_goes_where_its_frame_goes():
+    image = blob(5.0, 0.5).repeat(16, 1, 1)
+    config = Augmentation(gain_ratio=1.0, gamma_ratio=1.0, depth=0.0)
+    uniform = torch.rand(16, NUMBERS, generator=torch.Generator().manual_seed(0))
+    moved, masks = augment(image, image, uniform, config)
+    torch.testing.assert_close(moved / 255, masks, atol=1e-4, rtol=0)
+    assert len({round(float(mask.sum()), 2) for mask in masks}) > 8
+
+
+def test_depth_changes_the_far_end_against_the_near_one():
+    flat = torch.full((1, SIZE, SIZE), 60, dtype=torch.uint8)
+    deeper, _ = augment(flat, flat, numbers(depth=1.0), Augmentation())
+    fan = grid_fan(SIZE)
+    column = round(fan.apex_x_px)
+    near = round(fan.apex_y_px + fan.near_px) + 3
+    far = round(fan.apex_y_px + fan.far_px) - 3
+    assert float(deeper[0, far, column]) > 1.5 * float(deeper[0, near, column])
+
+
+def test_nothing_is_ever_outside_the_fan_or_the_grey_levels():
+    frames = torch.randint(0, 256, (8, SIZE, SIZE), dtype=torch.uint8)
+    moved, masks = augment(frames, frames, torch.rand(8, NUMBERS), Augmentation())
+    outside = grid_fan(SIZE).mask == 0
+    assert outside.any()
+    assert not moved[:, outside].any() and not masks[:, outside].any()
+    assert float(moved.min()) >= 0 and float(moved.max()) <= 255

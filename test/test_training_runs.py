@@ -1,0 +1,433 @@
+"""Sampling, folds, and whole runs on a small cache: resumed, distributed, finished."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from acouslic.bundle import load_bundle
+from acouslic.errors import InputError
+from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from acouslic.lora import LoraConfig
+from acouslic.network import AbdomenNet, NetworkConfig
+from acouslic.pipeline import measure
+from acouslic.selection import SelectionConfig
+from acouslic.stack import Geometry, Stack
+from training import cross_validate as crossing
+from training.augment import NONE
+from training.base import load_base, save_base
+from training.cache import Cache, finish_cache, open_cache, store_case
+from training.cross_validate import (
+    Judged,
+    cross_validate,
+    grid,
+    summarise,
+    trained_network,
+)
+from training.data import BalancedBatches, BatchPlan, FramePools, TrainingFrames
+from training.fit import FitOptions, adapted_network, fit, fold_folder
+from training.folds import assign_folds, split
+from training.module import AbdomenTraining, Recipe
+from training.pack import PackOptions, pack
+from training.runs import BEST, HISTORY, LAST, WEIGHTS, Machine, read_history
+from training.whole_stack import Figures, figures, judge_outline
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = 32
+T = 12
+CASES = 6
+# A short grid: networks this raw see nothing, and looking for something to write is slow.
+TRIED = grid()[:3]
+CPU = Machine(precision="fp32", accelerator="cpu")
+
+
+def make_case(number: int, *, optimal: bool) -> tuple[Stack, np.ndarray]:
+    """A stack of noise with a bright disc on frames 4 (suboptimal) and 5 (optimal, if any)."""
+    rng = np.random.default_rng(number)
+    frames = rng.integers(1, 60, (T, *FRAME_SHAPE), dtype=np.uint8) * CHALLENGE_FAN.mask()
+    rows, columns = np.indices(FRAME_SHAPE)
+    disc = np.hypot(rows - 300, columns - 370 - 10 * number) < 120
+    labels = np.zeros_like(frames)
+    for frame, label in ((4, 2), (5, 1))[: 2 if optimal else 1]:
+        frames[frame][disc] += 120
+        labels[frame] = disc * label
+    geometry = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    return Stack(f"case-{number}", frames, geometry), labels
+
+
+def store(folder: Path, number: int, *, subject: str, optimal: bool) -> None:
+    stack, labels = make_case(number, optimal=optimal)
+    ac_mm = [np.nan, np.nan, 2 * np.pi * 120 * SPACING_MM, np.nan, np.nan, np.nan]
+    store_case(folder, stack, labels, subject=subject, ac_mm=ac_mm, size=SIZE, fingerprint="test")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """Six cases of five subjects; cases 1 and 4 have no optimal frame, 0 and 5 are one subject."""
+    folder = tmp_path_factory.mktemp("cache")
+    for number in range(CASES):
+        store(folder, number, subject=f"s{number % 5}", optimal=number not in (1, 4))
+    finish_cache(folder, [f"case-{number}" for number in range(CASES)], SIZE)
+    return open_cache(folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = NetworkConfig.from_dict(
+        {
+            "trunk": {
+                "image_size": SIZE,
+                "patch_size": 8,
+                "width": 64,
+                "layers": 4,
+                "embed_dim": 64,
+            },
+            "decoder_width": 4,
+        }
+    )
+    torch.manual_seed(5)
+    trunk = AbdomenNet(config).trunk
+    folder = tmp_path_factory.mktemp("base") / "base"
+    provenance = {"simulated": True, "what": "random"}
+    save_base(folder, config.trunk, trunk.state_dict(), provenance, torch.float32)
+    return folder
+
+
+def options(**changes: object) -> FitOptions:
+    recipe = Recipe(**{"epochs": 2, "steps_per_epoch": 2, "batch_size": 4, "seed": 3} | changes)
+    return FitOptions(
+        fold=0, folds=2, split_seed=0, decoder_width=4, lora=LoraConfig(rank=2), recipe=recipe
+    )
+
+
+# -- what a batch holds
+
+
+def batches(cache: Cache, *, rank: int = 0, ranks: int = 1, first: int = 0, size: int = 8):
+    plan = BatchPlan(size, seed=1)
+    return BalancedBatches(FramePools(cache), plan, first=first, count=300, rank=rank, ranks=ranks)
+
+
+def same(ours: list, theirs: list) -> bool:
+    return len(ours) == len(theirs) and all(
+        a[:2] == b[:2] and np.array_equal(a.uniform, b.uniform)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def test_batches_have_the_planned_shares_and_negatives_from_empty_sweeps(cache: Cache):
+    frames = TrainingFrames(cache)
+    quality, in_empty = [], []
+    for draws in batches(cache):
+        quality += frames.__getitems__(draws).quality.tolist()
+        in_empty += [cache.cases[draw.case].sweep[draw.row] != 2 for draw in draws]
+    shares = np.bincount(quality, minlength=3) / len(quality)
+    np.testing.assert_allclose(shares, (0.5, 0.25, 0.25), atol=0.03)
+    negatives = np.array(in_empty)[np.array(quality) == 0]
+    # Four cases have no other negative than those in empty sweeps; two have one in sweep 3.
+    assert np.mean(negatives) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_class_that_is_missing_gives_its_share_to_the_unannotated(cache: Cache):
+    without = cache.select(["case-1", "case-4"])
+    np.testing.assert_allclose(FramePools(without).weights(BatchPlan(8, 1)), (0.5, 0.25, 0.25, 0))
+
+
+def test_ranks_share_one_batch_and_any_batch_can_be_the_first(cache: Cache):
+    whole = next(iter(batches(cache, size=8, first=7)))
+    halves = [next(iter(batches(cache, size=4, first=7, rank=rank, ranks=2))) for rank in (0, 1)]
+    assert same(whole[0::2], halves[0]) and same(whole[1::2], halves[1])
+    everything = list(batches(cache, size=8))
+    assert same(everything[7], whole) and not same(everything[6], whole)
+
+
+def test_masks_come_with_their_frames_and_only_with_annotated_ones(cache: Cache):
+    batch = TrainingFrames(cache).__getitems__([*batches(cache).draw(0), *batches(cache).draw(1)])
+    assert set(batch.quality.tolist()) == {0, 1, 2}
+    for frame, mask, quality in zip(batch.frames, batch.masks, batch.quality, strict=True):
+        assert bool(mask.any()) == bool(quality > 0)
+        if quality > 0:
+            assert frame[mask > 250].float().mean() > 100 > frame[mask == 0].float().mean()
+
+
+# -- folds
+
+
+def test_folds_keep_subjects_together_and_every_case_is_held_out_once(cache: Cache):
+    held_out = assign_folds(cache, folds=2, seed=0)
+    assert sorted(held_out) == [case.facts.uuid for case in cache.cases]
+    assert held_out["case-0"] == held_out["case-5"]
+    assert {held_out["case-1"], held_out["case-4"]} == {
+        0,
+        1,
+    }  # stratified: one without optimal each
+    training, validation = split(cache, fold=0, folds=2, seed=0)
+    assert {case.facts.uuid for case in validation.cases} == {
+        uuid for uuid, fold in held_out.items() if fold == 0
+    }
+    assert len(training.cases) + len(validation.cases) == CASES
+
+
+@pytest.mark.parametrize(("fold", "folds"), [(2, 2), (-1, 2), (0, 6), (0, 1)])
+def test_impossible_folds_are_refused(cache: Cache, fold: int, folds: int):
+    with pytest.raises(InputError, match="fold"):
+        split(cache, fold=fold, folds=folds, seed=0)
+
+
+# -- runs
+
+
+@pytest.fixture(scope="module")
+def finished(cache: Cache, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs that nothing interrupted."""
+    runs = tmp_path_factory.mktemp("runs")
+    fit(cache.folder, base, runs, options(), CPU)
+    return fold_folder(runs, 0)
+
+
+def test_a_run_leaves_weights_figures_history_and_curves(finished: Path):
+    rows = read_history(finished)
+    assert [int(row["step"]) for row in rows] == [2, 4]
+    assert all(float(row["loss/total"]) > 0 for row in rows)
+    result = json.loads((finished / "result.json").read_text())
+    assert result["validation/score"] == max(float(row["validation/score"]) for row in rows)
+    assert (finished / "curves.png").stat().st_size > 5000
+    assert list((finished / "tensorboard").glob("events.*"))
+
+
+def test_every_adapter_and_head_has_moved_and_the_base_is_not_saved(finished: Path, base: Path):
+    saved = load_file(finished / WEIGHTS)
+    frozen = load_base(base)[1].state_dict()
+    assert not {f"trunk.{name}" for name in frozen} & set(saved)
+    grown = [tensor for name, tensor in saved.items() if "lora_B" in name]
+    assert len(grown) == 16 and all(tensor.any() for tensor in grown)
+    checkpoint = torch.load(finished / LAST, weights_only=False)["state_dict"]
+    assert not [name for name in checkpoint if "base_layer" in name]
+    assert (finished / BEST).stat().st_size < (finished / LAST).stat().st_size
+
+
+def test_a_finished_run_is_not_repeated_and_another_recipe_is_refused(
+    finished: Path, cache: Cache, base: Path
+):
+    before = (finished / WEIGHTS).stat().st_mtime_ns
+    result = fit(cache.folder, base, finished.parent, options(), CPU)
+    assert result == json.loads((finished / "result.json").read_text())
+    assert (finished / WEIGHTS).stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="another --output"):
+        fit(cache.folder, base, finished.parent, options(seed=4), CPU)
+
+
+def test_a_cache_of_another_size_is_refused(cache: Cache, base: Path, tmp_path: Path):
+    finish_cache(tmp_path, [], 64)
+    with pytest.raises(InputError, match="--size 32"):
+        fit(tmp_path, base, tmp_path / "runs", options(), CPU)
+
+
+def command(cache: Cache, base: Path, runs: Path, *more: str) -> list[str]:
+    fixed = {
+        "--base": base, "--output": runs, "--fold": 0, "--folds": 2, "--seed": 3, "--epochs": 2,
+        "--steps-per-epoch": 2, "--rank": 2, "--decoder-width": 4, "--precision": "fp32",
+        "--accelerator": "cpu",
+    }  # fmt: skip
+    flags = [str(part) for pair in fixed.items() for part in pair]
+    return [sys.executable, "-m", "training", "fit", str(cache.folder), *flags, *more]
+
+
+def close(ours: Path, theirs: Path, tolerance: float) -> None:
+    a, b = load_file(ours / WEIGHTS), load_file(theirs / WEIGHTS)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=tolerance, rtol=tolerance)
+
+
+def test_killed_and_resumed_is_as_if_never_killed(
+    finished: Path, cache: Cache, base: Path, tmp_path: Path
+):
+    arguments = command(cache, base, tmp_path, "--batch-size", "4")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    folder = fold_folder(tmp_path, 0)
+    deadline = time.monotonic() + 120
+    while not (folder / LAST).is_file():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / WEIGHTS).is_file()
+    assert len(read_history(folder)) < 3
+    fit(cache.folder, base, tmp_path, options(), CPU)
+    close(folder, finished, 1e-6)
+    assert (folder / HISTORY).read_text() == (finished / HISTORY).read_text()
+
+
+def test_two_processes_are_one_with_twice_the_batch(cache: Cache, base: Path, tmp_path: Path):
+    arguments = command(
+        cache, base, tmp_path / "two", "--batch-size", "4", "--devices", "2", "--dropout", "0"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(arguments, cwd=ROOT, env=environment, check=True, capture_output=True)
+    without_dropout = replace(options(batch_size=8), lora=LoraConfig(rank=2, dropout=0.0))
+    fit(cache.folder, base, tmp_path / "one", without_dropout, CPU)
+    one, two = (fold_folder(tmp_path / name, 0) for name in ("one", "two"))
+    for ours, theirs in zip(read_history(one), read_history(two), strict=True):
+        for column in ("loss/total", "loss/dice", "loss/bce", "loss/quality"):
+            assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-4)
+    close(one, two, 1e-3)
+
+
+def test_accumulated_halves_have_the_loss_of_the_whole(cache: Cache, base: Path):
+    """Without batch statistics, as those belong to a pass: the mean of two passes' losses."""
+    network = adapted_network(base, cache, options()).eval()
+    module = AbdomenTraining(network, options(augmentation=NONE).recipe, cache, cache)
+    frames = TrainingFrames(cache)
+    draws = batches(cache, size=8).draw(0)
+    whole = module.losses(frames.__getitems__(draws))
+    parts = [module.losses(frames.__getitems__(draws[k::2])) for k in (0, 1)]
+    for name, value in whole._asdict().items():
+        mean = sum(getattr(part, name) for part in parts) / 2
+        torch.testing.assert_close(mean, value, atol=1e-5, rtol=1e-4)
+
+
+def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: Path):
+    draws = batches(cache, size=4).draw(0)
+    undropped = replace(options(), lora=LoraConfig(rank=2, dropout=0.0))
+    found = []
+    for checkpointing in (False, True):
+        network = adapted_network(base, cache, undropped)
+        network.trunk.set_grad_checkpointing(checkpointing)
+        module = AbdomenTraining(network, options().recipe, cache, cache)
+        module.losses(TrainingFrames(cache).__getitems__(draws)).total.backward()
+        found.append({n: p.grad for n, p in network.named_parameters() if p.requires_grad})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name])
+
+
+# -- from folds to a bundle
+
+
+@pytest.fixture(scope="module")
+def report(finished: Path, cache: Cache, base: Path) -> dict:
+    """Both folds trained and cross-validated, in the folder of `finished`."""
+    fit(cache.folder, base, finished.parent, replace(options(), fold=1), CPU)
+    return cross_validate(cache.folder, base, finished.parent, torch.device("cpu"), TRIED)
+
+
+def test_cross_validation_judges_each_case_by_the_fold_that_held_it_out(report: dict, cache: Cache):
+    held_out = assign_folds(cache, folds=2, seed=0)
+    assert {uuid: case["fold"] for uuid, case in report["by_case"].items()} == held_out
+    assert SelectionConfig(**report["fitted"]) in TRIED
+    scores = report["scores"]
+    assert scores["fitted"]["score"]["mean"] >= scores["default"]["score"]["mean"]
+    mean = np.mean([case["score"] for case in report["by_case"].values()])
+    assert scores["fitted"]["score"]["mean"] == pytest.approx(mean)
+    low, high = scores["default"]["score"]["interval"]
+    assert low <= scores["default"]["score"]["mean"] <= high
+
+
+def test_cross_validation_is_the_shipped_pipelines_own(
+    report: dict, cache: Cache, base: Path, finished: Path, tmp_path: Path
+):
+    pack(finished.parent, base, tmp_path / "bundle", pack_options(merge=False))
+    bundle = load_bundle(tmp_path / "bundle")
+    case = split(cache, fold=0, folds=2, seed=0)[1].cases[0]
+    number = int(case.facts.uuid.removeprefix("case-"))
+    stack = make_case(number, optimal=number not in (1, 4))[0]
+    measured = measure(stack, bundle)
+    judged = figures(judge_outline(case, measured.frame, measured))  # type: ignore[arg-type]
+    assert report["by_case"][case.facts.uuid] == pytest.approx({"fold": 0, **asdict(judged)})
+
+
+def test_the_selection_is_fitted_on_other_folds_for_the_honest_figure():
+    """One config is best in one fold, another in the other: honestly, each gets the wrong one."""
+
+    def judged(fold: int, scores: tuple[float, float, float]) -> Judged:
+        found = [Figures(score, 0, 0, 0) for score in scores]
+        return Judged(f"case-{fold}", f"subject-{fold}", fold, found)
+
+    cases = [judged(0, (0.5, 0.9, 0.1)), judged(1, (0.5, 0.1, 0.8))]
+    found = summarise(cases, TRIED)["scores"]
+    assert found["default"]["score"]["mean"] == pytest.approx(0.5)
+    assert found["fitted"]["score"]["mean"] == pytest.approx(0.5)
+    assert found["fitted_on_other_folds"]["score"]["mean"] == pytest.approx(0.1)
+
+
+def test_cases_are_judged_once(
+    report: dict, finished: Path, cache: Cache, base: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def judged_again(*_arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(crossing, "judge_on_grid", judged_again)
+    arguments = (cache.folder, base, finished.parent, torch.device("cpu"))
+    assert cross_validate(*arguments, TRIED) == report
+    with pytest.raises(AssertionError):
+        cross_validate(*arguments, TRIED[:2])
+
+
+def test_the_grid_begins_with_the_default_and_has_no_entry_twice():
+    assert grid()[0] == SelectionConfig()
+    assert len(set(grid())) == len(grid()) > 50
+
+
+def test_an_untrained_fold_is_named(finished: Path, cache: Cache, base: Path, tmp_path: Path):
+    shutil.copytree(finished, tmp_path / "fold-0")
+    with pytest.raises(InputError, match=r"folds \[1\] unfinished"):
+        cross_validate(cache.folder, base, tmp_path, torch.device("cpu"))
+
+
+def pack_options(*, merge: bool, folds: tuple[int, ...] = (0,)) -> PackOptions:
+    return PackOptions("tiny", folds, merge=merge, dtype=torch.float32, simulated=True)
+
+
+def test_packed_merged_and_apart_are_one_network_with_its_papers(
+    report: dict, finished: Path, cache: Cache, base: Path, tmp_path: Path
+):
+    images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    found = []
+    for merge in (True, False):
+        folder = tmp_path / str(merge)
+        pack(finished.parent, base, folder, pack_options(merge=merge))
+        bundle = load_bundle(folder)
+        assert (bundle.config.lora is None) == merge
+        assert bundle.config.selection == SelectionConfig(**report["fitted"])
+        assert bundle.provenance["simulated"] and bundle.provenance["folds"] == [0]
+        card = (folder / "MODEL_CARD.md").read_text()
+        assert "simulated" in card and "Intended use and limits" in card
+        found.append(bundle.members[0](images))
+    network = trained_network(finished, base)[0]
+    for output in found:
+        torch.testing.assert_close(output, network(images), atol=1e-4, rtol=1e-4)
+
+
+def test_an_ensemble_is_packed_apart_over_one_base(
+    report: dict, finished: Path, base: Path, tmp_path: Path
+):
+    pack(finished.parent, base, tmp_path / "two", pack_options(merge=False, folds=(0, 1)))
+    bundle = load_bundle(tmp_path / "two")
+    assert len(bundle.members) == 2
+    images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    first, second = (member(images).quality_logits for member in bundle.members)
+    assert not torch.allclose(first, second)
+    with pytest.raises(InputError, match="--no-merge"):
+        pack(finished.parent, base, tmp_path / "no", pack_options(merge=True, folds=(0, 1)))
+    with pytest.raises(InputError, match="folds from 0 to 1"):
+        pack(finished.parent, base, tmp_path / "no", pack_options(merge=False, folds=(2,)))
+
+
+def test_another_base_is_refused(finished: Path, base: Path, tmp_path: Path):
+    config, trunk, provenance = load_base(base)
+    state = {name: tensor + 1 for name, tensor in trunk.state_dict().items()}
+    save_base(tmp_path / "other", config, state, provenance, torch.float32)
+    with pytest.raises(InputError, match="--base"):
+        trained_network(finished, tmp_path / "other")

@@ -1,0 +1,3 @@
+"""Where weights come from: data cache, augmentation, losses, loops, folds, import and packing;
+nothing here ships.
+"""

@@ -1,0 +1,127 @@
+"""Online augmentation that respects how the probe sees: about the fan's apex, along its rays,
+never outside of it.
+
+Everything is a function of uniform numbers given by the caller, so that a sample looks the same
+whatever the number of processes. Frames are (B, S, S) grey levels on the network's grid, masks (B,
+S, S) coverage; geometry is (x, y) in pixels.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch.nn import functional
+
+from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, Fan
+from acouslic.preprocess import padding, to_grid
+
+NUMBERS = 6
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far each change goes; ratios r stand for the log-uniform range 1/r .. r, angles for -a
+    .. a.
+
+    depth: change of log gain from the fan's near to its far end.
+    """
+
+    gain_ratio: float = 1.5
+    gamma_ratio: float = 1.4
+    depth: float = 0.8
+    angle_deg: float = 12.0
+    scale_ratio: float = 1.15
+    flip: bool = True
+
+
+NONE = Augmentation(1.0, 1.0, 0.0, 0.0, 1.0, flip=False)
+
+
+@dataclass(frozen=True)
+class GridFan:
+    """The fan on a grid of side S: apex and radii in grid pixels, `mask` (S, S) float coverage in
+    0..1.
+    """
+
+    apex_x_px: float
+    apex_y_px: float
+    near_px: float
+    far_px: float
+    mask: torch.Tensor
+
+
+@lru_cache(maxsize=8)
+def grid_fan(size: int, fan: Fan = CHALLENGE_FAN) -> GridFan:
+    """Where the challenge's fan lies on a grid of this size."""
+    left, _, top, _ = padding(FRAME_SHAPE)
+    ratio = size / max(FRAME_SHAPE)
+    mask = to_grid(fan.mask()[None].astype("uint8") * 255, size)[0].float() / 255
+    return GridFan(
+        apex_x_px=(fan.apex_x_px + left + 0.5) * ratio - 0.5,
+        apex_y_px=(fan.apex_y_px + top + 0.5) * ratio - 0.5,
+        near_px=fan.near_px * ratio,
+        far_px=fan.far_px * ratio,
+        mask=mask,
+    )
+
+
+def augment(
+    frames: torch.Tensor, masks: torch.Tensor, uniform: torch.Tensor, config: Augmentation
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vary a batch.
+
+    `frames` and `masks` are (B, S, S) uint8, `uniform` (B, NUMBERS) in [0, 1). Returns frames as
+    float32 in 0..255 and masks as float32 in 0..1; a mask goes wherever its frame goes.
+    """
+    fan = grid_fan(frames.shape[-1])
+    gain, gamma, depth, angle, scale, flip = uniform.unbind(dim=1)
+    pair = torch.stack([frames.float() / 255, masks.float() / 255], dim=1)
+    where = _sampling_grid(
+        fan,
+        frames.shape[-1],
+        angle_rad=math.radians(config.angle_deg) * (2 * angle - 1),
+        scale=_ratio(scale, config.scale_ratio),
+        mirror=torch.where((flip < 0.5) & config.flip, -1.0, 1.0),
+    )
+    moved = functional.grid_sample(pair, where, mode="bilinear", align_corners=False)
+    x = moved[:, 0].clamp_min(1e-6) ** _ratio(gamma, config.gamma_ratio)[:, None, None]
+    slope = config.depth * (2 * depth - 1)[:, None, None]
+    x = x * _ratio(gain, config.gain_ratio)[:, None, None]
+    x = x * torch.exp(slope * (_depth(fan, frames.shape[-1]).to(x.device) - 0.5))
+    inside = fan.mask.to(x.device)
+    return x.clamp(0, 1) * inside * 255, moved[:, 1] * inside
+
+
+def _ratio(uniform: torch.Tensor, ratio: float) -> torch.Tensor:
+    return torch.exp(math.log(ratio) * (2 * uniform - 1))
+
+
+@lru_cache(maxsize=8)
+def _depth(fan: GridFan, size: int) -> torch.Tensor:
+    """(S, S): 0 at the fan's near end, 1 at its far end."""
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    radius = torch.hypot(x - fan.apex_x_px, y - fan.apex_y_px)
+    return (radius - fan.near_px) / (fan.far_px - fan.near_px)
+
+
+def _sampling_grid(
+    fan: GridFan, size: int, *, angle_rad: torch.Tensor, scale: torch.Tensor, mirror: torch.Tensor
+) -> torch.Tensor:
+    """For each output pixel the place to sample, (B, S, S, 2) in grid_sample's -1..1.
+
+    The output is the input turned by `angle_rad`, scaled and mirrored about the apex; so each
+    pixel looks back.
+    """
+    device = angle_rad.device
+    y, x = torch.meshgrid(
+        torch.arange(size, device=device) - fan.apex_y_px,
+        torch.arange(size, device=device) - fan.apex_x_px,
+        indexing="ij",
+    )
+    cosine, sine = (
+        f(angle_rad)[:, None, None] / scale[:, None, None] for f in (torch.cos, torch.sin)
+    )
+    source_x = (cosine * x + sine * y) * mirror[:, None, None] + fan.apex_x_px
+    source_y = cosine * y - sine * x + fan.apex_y_px
+    return torch.stack([source_x, source_y], dim=-1).add_(0.5).mul_(2 / size).sub_(1)

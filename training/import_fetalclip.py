@@ -1,0 +1,138 @@
+"""`import-fetalclip`: the published checkpoint -> a base with its visual tower, without trusting
+the file.
+
+The checkpoint is a whole open_clip CLIP: every tensor of both towers must be there in its shape,
+and nothing else.
+"""
+
+import hashlib
+import json
+import logging
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+from acouslic.errors import InputError
+from acouslic.network import TrunkConfig, trunk_state_from_open_clip
+from training.base import save_base
+
+VISUAL = "visual."
+LICENCE = "CC BY-NC 4.0"
+SOURCE = "numansaeed/fetalclip-model, FetalCLIP_weights.pt (arXiv 2502.14807)"
+ADVICE = "download FetalCLIP_weights.pt again from its authors' model page and compare its size"
+State = dict[str, torch.Tensor]
+log = logging.getLogger(__name__)
+
+
+def import_fetalclip(checkpoint: Path, output: Path, *, config: Path, dtype: torch.dtype) -> None:
+    """Write the base that `config`, an open_clip model config, and `checkpoint` describe.
+
+    Raises InputError where the file is missing, cut short, no checkpoint, holds code, or is of
+    another architecture.
+    """
+    log.info("FetalCLIP's weights are under %s: no commercial use, and name their authors", LICENCE)
+    state = read_state(checkpoint)
+    check_architecture(state, config)
+    visual = {
+        name.removeprefix(VISUAL): tensor
+        for name, tensor in state.items()
+        if name.startswith(VISUAL)
+    }
+    provenance = {
+        "simulated": False,
+        "what": "visual tower of FetalCLIP",
+        "source": SOURCE,
+        "file": checkpoint.name,
+        "sha256": _sha256(checkpoint),
+        "licence": LICENCE,
+    }
+    save_base(
+        output, TrunkConfig.read(config), trunk_state_from_open_clip(visual), provenance, dtype
+    )
+    log.info("%s holds the visual tower, sha256 of its source %s", output, provenance["sha256"])
+
+
+def read_state(path: Path) -> State:
+    """The checkpoint's tensors by open_clip's names, mapped from the file where its format allows.
+
+    Only tensors and plain containers are unpickled; anything that would run code is refused.
+    """
+    if not path.is_file():
+        raise InputError(expected="FetalCLIP_weights.pt", found=f"no file {path}", advice=ADVICE)
+    try:
+        mapped = zipfile.is_zipfile(path)
+        raw = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            expected="a checkpoint of tensors only",
+            found=f"{path.name}, which is damaged or would run code when loaded",
+            advice=f"do not load it by other means; {ADVICE}",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise InputError(
+            expected="a whole PyTorch checkpoint",
+            found=f"{path.name}, which is cut short or something else",
+            advice=ADVICE,
+        ) from error
+    return _tensors(raw, path)
+
+
+def _tensors(raw: Any, path: Path) -> State:
+    state = raw.get("state_dict", raw) if isinstance(raw, dict) else None
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(tensor, torch.Tensor) for tensor in state.values())
+    ):
+        raise InputError(
+            expected="a dict with a state_dict of tensors",
+            found=f"{path.name} with {type(raw).__name__} of other content",
+            advice=ADVICE,
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def check_architecture(state: State, config: Path) -> None:
+    """Compare every name and shape with the whole CLIP of an open_clip model config.
+
+    Raises InputError that counts the differences and names the first few.
+    """
+    expected = expected_shapes(config)
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is unknown" for name in found if name not in expected]
+    problems += [
+        f"{name} is {found[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if found.get(name, shape) != shape
+    ]
+    problems += [
+        f"{name} is of {tensor.dtype}"
+        for name, tensor in state.items()
+        if not tensor.is_floating_point()
+    ]
+    if problems:
+        raise InputError(
+            expected=f"the {len(expected)} tensors of the architecture in {config.name}",
+            found=f"{len(problems)} differences: {'; '.join(problems[:3])}",
+            advice=ADVICE,
+        )
+
+
+def expected_shapes(config: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of open_clip's own model, built without memory."""
+    raw = json.loads(config.read_text())
+    with torch.device("meta"):
+        model = CLIP(
+            raw["embed_dim"], CLIPVisionCfg(**raw["vision_cfg"]), CLIPTextCfg(**raw["text_cfg"])
+        )
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,84 @@
+"""The losses: every one is a mean over frames, so that processes and accumulated batches add up to
+one large batch.
+
+Mask logits are (B, 1, G, G), masks (B, G, G) coverage in 0..1, quality logits (B, 3) in the order
+of QUALITY.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+DICE_SMOOTHING = 1.0
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms."""
+
+    dice: float = 1.0
+    bce: float = 1.0
+    quality: float = 1.0
+
+
+class Losses(NamedTuple):
+    """The weighted sum and its three terms, each a scalar."""
+
+    total: torch.Tensor
+    dice: torch.Tensor
+    bce: torch.Tensor
+    quality: torch.Tensor
+
+
+def joint_loss(
+    mask_logits: torch.Tensor,
+    quality_logits: torch.Tensor,
+    masks: torch.Tensor,
+    quality: torch.Tensor,
+    class_weights: torch.Tensor,
+    config: LossConfig,
+) -> Losses:
+    """Segmentation and quality together; `masks` (B, S, S) are resized to the logits' grid."""
+    target = functional.interpolate(
+        masks[:, None], size=mask_logits.shape[-2:], mode="bilinear", align_corners=False
+    )
+    dice = dice_loss(mask_logits, target, quality > 0)
+    bce = functional.binary_cross_entropy_with_logits(mask_logits, target)
+    quality_term = balanced_cross_entropy(quality_logits, quality, class_weights)
+    total = config.dice * dice + config.bce * bce + config.quality * quality_term
+    return Losses(total, dice, bce, quality_term)
+
+
+def dice_loss(
+    mask_logits: torch.Tensor, masks: torch.Tensor, annotated: torch.Tensor
+) -> torch.Tensor:
+    """1 - soft Dice of the annotated frames, 0 for the others, as a mean over all frames.
+
+    On a frame without abdomen Dice has next to no gradient; there the cross-entropy does the work.
+    """
+    probability = mask_logits.sigmoid().flatten(1)
+    target = masks.flatten(1)
+    overlap = 2 * (probability * target).sum(dim=1) + DICE_SMOOTHING
+    size = probability.sum(dim=1) + target.sum(dim=1) + DICE_SMOOTHING
+    return ((1 - overlap / size) * annotated).mean()
+
+
+def balanced_cross_entropy(
+    logits: torch.Tensor, quality: torch.Tensor, class_weights: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy with a weight for each class, divided by the number of frames.
+
+    PyTorch's own weighted mean divides by the weights in the batch, which makes halves of a batch
+    unequal to the whole.
+    """
+    each = functional.cross_entropy(logits, quality, reduction="none")
+    return (each * class_weights[quality]).mean()
+
+
+def class_weights(shares: tuple[float, float, float]) -> torch.Tensor:
+    """Weights that make each class count alike where a batch holds these shares of them; their
+    mean is 1.
+    """
+    return torch.tensor([1 / (len(shares) * share) for share in shares])

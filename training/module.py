@@ -1,0 +1,196 @@
+"""The training loop's content: what a step, a validation and a checkpoint are. Lightning does the
+rest.
+
+Checkpoints hold what is trained and its optimiser; a frozen base is never in them.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning
+import torch
+import torch.distributed
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.utils.data import DataLoader
+
+from acouslic.network import AbdomenNet
+from acouslic.preprocess import normalise
+from acouslic.selection import SelectionConfig
+from training.augment import Augmentation, augment
+from training.batchnorm import share_batch_norm
+from training.cache import Cache
+from training.data import (
+    BalancedBatches,
+    Batch,
+    BatchPlan,
+    FramePools,
+    case_loader,
+    training_loader,
+)
+from training.losses import LossConfig, Losses, class_weights, joint_loss
+from training.whole_stack import Figures, figures, judge, mean_figures, predict_case
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; an epoch is `steps_per_epoch` optimiser steps, as batches are
+    drawn and not swept.
+
+    batch_size: frames a process and a backward pass; trunk_rate: for the trunk or its adapters;
+    warmup: share of all steps.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    seed: int
+    accumulate: int = 1
+    head_rate: float = 1e-3
+    trunk_rate: float = 3e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip_norm: float = 1.0
+    shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    @property
+    def plan(self) -> BatchPlan:
+        return BatchPlan(self.batch_size, self.seed, self.shares)
+
+
+class AbdomenTraining(lightning.LightningModule):
+    """Trains every parameter of `network` that requires a gradient."""
+
+    def __init__(
+        self,
+        network: AbdomenNet,
+        recipe: Recipe,
+        training: Cache,
+        validation: Cache,
+        *,
+        workers: int = 0,
+        selection: SelectionConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.recipe = network, recipe
+        self.training_cache, self.validation_cache = training, validation
+        self.workers, self.selection = workers, selection or SelectionConfig()
+        self.pools = FramePools(training)
+        # Weights follow the drawn shares, so that a class counts alike however often it is drawn.
+        self.class_weights: torch.Tensor
+        self.register_buffer("class_weights", class_weights(recipe.shares), persistent=False)
+        self.judged: list[Figures] = []
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            share_batch_norm(self.network)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        count = self.recipe.steps_per_epoch * self.recipe.accumulate
+        batches = BalancedBatches(
+            self.pools,
+            self.recipe.plan,
+            first=self.trainer.current_epoch * count,
+            count=count,
+            rank=self.trainer.global_rank,
+            ranks=self.trainer.world_size,
+        )
+        return training_loader(self.training_cache, batches, self.workers)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        count, trainer = len(self.validation_cache.cases), self.trainer
+        return case_loader(count, rank=trainer.global_rank, ranks=trainer.world_size)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout must not depend on where a resumed run began.
+        count = self.recipe.steps_per_epoch * self.recipe.accumulate
+        number = self.trainer.current_epoch * count + batch_idx
+        torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 64 + self.trainer.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        losses = self.losses(batch)
+        for name, value in losses._asdict().items():
+            self.log(f"loss/{name}", value.detach(), on_step=False, on_epoch=True, sync_dist=True)
+        return losses.total
+
+    def losses(self, batch: Batch) -> Losses:
+        """The losses of a batch, augmented as its own numbers say."""
+        with torch.no_grad():
+            frames, masks = augment(
+                batch.frames, batch.masks, batch.uniform, self.recipe.augmentation
+            )
+            images = normalise(frames)
+        output = self.network(images)
+        return joint_loss(
+            output.mask_logits,
+            output.quality_logits,
+            masks,
+            batch.quality,
+            self.class_weights,
+            self.recipe.loss,
+        )
+
+    def validation_step(self, index: int, batch_idx: int) -> None:
+        case = self.validation_cache.cases[index]
+        prediction = predict_case(self.network, case, self.recipe.batch_size)
+        self.judged.append(figures(judge(case, prediction, self.selection)))
+
+    def on_validation_epoch_end(self) -> None:
+        mean = mean_figures(_gathered(self.judged))
+        self.judged = []
+        for name in ("score", "wfss", "dice_soft", "nae"):
+            self.log(f"validation/{name}", getattr(mean, name), rank_zero_only=False)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimiser = torch.optim.AdamW(self._parameter_groups())
+        total = self.recipe.epochs * self.recipe.steps_per_epoch
+        warmup = max(1, round(self.recipe.warmup * total))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Trunk and heads at their own rates; only matrices decay."""
+        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                key = (name.startswith("trunk."), parameter.ndim > 1)
+                groups.setdefault(key, []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": self.recipe.trunk_rate if in_trunk else self.recipe.head_rate,
+                "weight_decay": self.recipe.weight_decay if decays else 0.0,
+            }
+            for (in_trunk, decays), parameters in groups.items()
+        ]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        frozen = {
+            f"network.{name}"
+            for name, value in self.network.named_parameters()
+            if not value.requires_grad
+        }
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {key: state[key] for key in state if key not in frozen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+
+def _gathered(mine: list[Figures]) -> list[Figures]:
+    if not torch.distributed.is_initialized():
+        return mine
+    parts: list[list[Figures]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, mine)
+    return [each for part in parts for each in part]

@@ -1,0 +1,120 @@
+"""`pack`: base, adapters, heads and the fitted selection -> one bundle that infers and tells where
+it comes from.
+
+One fold may be packed merged (a plain network, cast after merging in fp32) or apart; several folds
+are an ensemble of adapters over one base and stay apart.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from acouslic.bundle import load_bundle, save_bundle
+from acouslic.errors import InputError
+from acouslic.lora import merge_lora
+from acouslic.selection import SelectionConfig
+from training.base import load_base
+from training.cards import model_card
+from training.cross_validate import REPORT, read_options, trained_folds, trained_network
+from training.provenance import code_version
+
+DATA = "ACOUSLIC-AI training set v1.1 (Zenodo 12697994)"
+DATA_LICENCE = "CC BY-NC-SA 4.0"
+SIMULATED_DATA = "phantoms: simulated images"
+INTENDED_USE = "Measures the fetal abdominal circumference in blind sweeps, for research only."
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """Which folds, and how; `simulated` says that the training data were phantoms."""
+
+    name: str
+    folds: tuple[int, ...]
+    merge: bool
+    dtype: torch.dtype
+    simulated: bool
+
+
+def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
+    """Write the bundle, load it again to be sure, and name its id.
+
+    Raises InputError where a fold or the cross-validation is missing, or an ensemble is to be
+    merged.
+    """
+    if options.merge and len(options.folds) > 1:
+        raise InputError(
+            expected="one fold to be merged",
+            found=f"{len(options.folds)} folds, which share one base",
+            advice="use --no-merge for an ensemble, or give one --folds",
+        )
+    report = _read_report(runs)
+    folders = _chosen(trained_folds(runs), options.folds)
+    loaded = [trained_network(folder, base) for folder in folders]
+    members = [network for network, _ in loaded]
+    lora = loaded[0][1]
+    if options.merge:
+        merge_lora(members[0].trunk)
+    provenance = _provenance(report, base, folders, options)
+    save_bundle(
+        output,
+        members,
+        name=options.name,
+        selection=SelectionConfig(**report["fitted"]),
+        lora=None if options.merge else lora,
+        provenance=provenance,
+        card=model_card(provenance),
+        dtype=options.dtype,
+    )
+    size_mb = sum(path.stat().st_size for path in output.iterdir()) / 1e6
+    log.info("%s: bundle %s, %.1f MB", output, load_bundle(output).id, size_mb)
+
+
+def _read_report(runs: Path) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads((runs / REPORT).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            expected=f"{REPORT} in {runs}",
+            found=f"none that can be read ({error})",
+            advice="run `python -m training cross-validate` first: it fits the selection",
+        ) from error
+    return report
+
+
+def _chosen(folders: Sequence[Path], folds: Sequence[int]) -> list[Path]:
+    if not folds or not set(folds) <= set(range(len(folders))):
+        raise InputError(
+            expected=f"folds from 0 to {len(folders) - 1}",
+            found=str(list(folds)),
+            advice="give --folds as they were trained",
+        )
+    return [folders[fold] for fold in folds]
+
+
+def _provenance(
+    report: dict[str, Any], base: Path, folders: Sequence[Path], options: PackOptions
+) -> dict[str, Any]:
+    runs = [read_options(folder) for folder in folders]
+    validation = {key: value for key, value in report.items() if key != "by_case"}
+    base_provenance = load_base(base)[2]
+    return {
+        "name": options.name,
+        "simulated": options.simulated or base_provenance["simulated"],
+        "intended_use": INTENDED_USE,
+        "data": SIMULATED_DATA if options.simulated else DATA,
+        "data_licence": "none needed" if options.simulated else DATA_LICENCE,
+        "base": base_provenance,
+        "members": len(folders),
+        "merged": options.merge,
+        "folds": list(options.folds),
+        "recipes": [run["recipe"] for run in runs],
+        "lora": runs[0]["lora"],
+        "code": code_version(),
+        "cross_validation": validation,
+    }
