@@ -79,10 +79,11 @@ def test_every_stand_in_learns(name: str) -> None:
     assert answer.embedding.shape[0] == 3
     assert bool(((answer.score >= 0) & (answer.score <= 1)).all())
     network.loss(answer, _samples(3)).backward()
-    lacking = [
+    lacking = {
         key for key, each in network.named_parameters() if each.requires_grad and each.grad is None
-    ]
-    assert not lacking
+    }
+    # Maps are taken before the trunk's last norm and projection, so these may stay idle.
+    assert lacking <= {"trunk.proj", "trunk.ln_post.weight", "trunk.ln_post.bias"}
 
 
 def _samples(count: int) -> systems.Any:

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from training.benchmark.command import add_benchmark
+
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
 
 DEMO_OUTPUT = Path("resources/demo")
@@ -190,4 +192,4 @@ def _machine(options: argparse.Namespace) -> Any:
     )
 
 
-ALL = (add_prepare, add_demo, add_import, add_fit, add_cross_validate, add_pack)
+ALL = (add_prepare, add_demo, add_import, add_fit, add_cross_validate, add_pack, add_benchmark)

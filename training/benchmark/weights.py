@@ -49,10 +49,11 @@ def timm_model(name: str, source: WeightSource) -> tuple[Any, str]:
         model: Any = timm.create_model(
             name,
             pretrained=True,
-            num_classes=1,
             pretrained_cfg_overlay={"state_dict": read_state(path), "custom_load": False},
         )
         model.pretrained_cfg.pop("state_dict", None)
+        # Only now: asked for one class at once, timm loads whatever fits and says nothing.
+        model.reset_classifier(1)
     except (RuntimeError, KeyError, ValueError) as error:
         raise InputError(
             expected=f"weights of {name} in {path}",
