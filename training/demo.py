@@ -240,7 +240,7 @@ def _fit_selection(network: AbdomenNet, held_out: list[CachedCase]) -> Selection
     log.info(
         "selection: score %.3f by default, %.3f with %s", scores[0], scores[best], configs[best]
     )
-    return chosen
+    return configs[best]
 
 
 def _provenance(base: Path, result: dict[str, Any], options: DemoOptions) -> dict[str, Any]:
