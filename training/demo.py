@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from acouslic.bundle import save_bundle
@@ -23,9 +22,8 @@ from acouslic.selection import SelectionConfig
 from phantom.dataset import write_dataset
 from training.augment import Augmentation
 from training.base import PROVENANCE, load_base, save_base
-from training.cache import Cache, CachedCase, finish_cache, open_cache, write_atomically
+from training.cache import Cache, finish_cache, open_cache, write_atomically
 from training.cards import demo_card
-from training.cross_validate import grid, judge_on_grid
 from training.curves import draw_curves
 from training.module import Recipe
 from training.prepare import add_cases
@@ -113,15 +111,11 @@ def build_demo(work: Path, output: Path, options: DemoOptions, machine: Machine)
     second = _cache(work / "adaptation-cache", options.adaptation_data, options, machine)
     network, result = _adapt(work / "adaptation", base, second, options, machine)
     provenance = _provenance(base, result, options)
-    held_out = [
-        *_split(first, options.foundation_data)[1].cases,
-        *_split(second, options.adaptation_data)[1].cases,
-    ]
     save_bundle(
         output,
         [network],
         name="acouslic-demo",
-        selection=_fit_selection(network, held_out),
+        selection=SelectionConfig(),
         lora=options.lora,
         provenance=provenance,
         card=demo_card(provenance),
@@ -229,18 +223,6 @@ def _adapt(
     )
     draw_curves(folder)
     return network, result
-
-
-def _fit_selection(network: AbdomenNet, held_out: list[CachedCase]) -> SelectionConfig:
-    """The selection that scores best on the cases held out from both stages."""
-    configs = grid()
-    judged = [judge_on_grid(case, network.eval(), configs) for case in held_out]
-    scores = np.array([[each.score for each in case] for case in judged]).mean(axis=0)
-    best = int(scores.argmax())
-    log.info(
-        "selection: score %.3f by default, %.3f with %s", scores[0], scores[best], configs[best]
-    )
-    return configs[best]
 
 
 def _provenance(base: Path, result: dict[str, Any], options: DemoOptions) -> dict[str, Any]:
