@@ -119,10 +119,10 @@ def test_a_defect_of_ours_in_one_case_does_not_end_the_run(
 ) -> None:
     measure = run_module.measure
 
-    def fails_once(stack, bundle):  # type: ignore[no-untyped-def]
+    def fails_once(stack, bundle, rule):  # type: ignore[no-untyped-def]
         if stack.name == "case-a":
             raise ZeroDivisionError("a defect")
-        return measure(stack, bundle)
+        return measure(stack, bundle, rule)
 
     monkeypatch.setattr(run_module, "measure", fails_once)
     assert run(dataset, tiny_bundle, tmp_path / "out") == 1
