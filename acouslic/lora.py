@@ -25,15 +25,19 @@ class LoraConfig:
     dropout: float = 0.1
 
 
-def add_lora(trunk: VisionTransformer, config: LoraConfig) -> None:
-    """Freeze the trunk and adapt each of its projections, in place; its output stays as it was."""
+def add_lora(trunk: nn.Module, config: LoraConfig, targets: tuple[str, ...] = TARGETS) -> None:
+    """Freeze the trunk and adapt each of its projections, in place; its output stays as it was.
+
+    Raises:
+        ValueError: no layer's name ends in one of `targets`.
+    """
     trunk.requires_grad_(False)
     inject_adapter_in_model(
         PeftLoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=list(TARGETS),
+            target_modules=list(targets),
             bias="none",
         ),
         trunk,

@@ -13,7 +13,7 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional
 
-from acouslic.lora import LoraConfig, lora_layers
+from acouslic.lora import LoraConfig, add_lora, lora_layers
 from acouslic.network import (
     QUALITY_VALUES,
     AbdomenNet,
@@ -221,20 +221,7 @@ def add_adapters(model: nn.Module, targets: tuple[str, ...], config: LoraConfig)
 
     Raises ValueError where no layer has such a name, as with DenseNet and EfficientNet.
     """
-    from peft import LoraConfig as PeftLoraConfig
-    from peft import inject_adapter_in_model
-
-    model.requires_grad_(False)
-    inject_adapter_in_model(
-        PeftLoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=list(targets),
-            bias="none",
-        ),
-        model,
-    )
+    add_lora(model, config, targets)
     assert lora_layers(model)
 
 
