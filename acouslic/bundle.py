@@ -162,14 +162,14 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
     return Bundle(f"{manifest['name']}-{digest}", config, members, provenance, device)
 
 
-def plain_state(network: AbdomenNet) -> State:
+def plain_state(network: torch.nn.Module) -> State:
     """The network's state with the base's tensors under their plain names, adapted or not."""
     return {
         name.replace(".base_layer", ""): tensor for name, tensor in network.state_dict().items()
     }
 
 
-def load_plain_state(network: AbdomenNet, state: State) -> None:
+def load_plain_state(network: torch.nn.Module, state: State) -> None:
     """The inverse of `plain_state`.
 
     Raises:

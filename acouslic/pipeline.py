@@ -83,8 +83,8 @@ def measure(stack: Stack, bundle: Bundle, rule: Rule = score_frames) -> Measurem
     with clock.stage("selection"):
         scores = rule(prediction, tissue, config)
         ranking = selection.ranked(scores, tissue)
-        spacing_mm = stack.geometry.spacing_mm[0]
-        frame, outline = choose(ranking, scores, prediction, spacing_mm, config)
+        outlines = Outlines(prediction, stack.geometry.spacing_mm[0], config.mask_threshold)
+        frame, outline = choose(ranking, scores, outlines)
     return Measurement(
         frame=frame,
         sweep=stack.sweep_of(frame) + 1,
@@ -113,37 +113,46 @@ def evidence(
     return expected_quality, goodness
 
 
-def choose(
-    ranking: np.ndarray,
-    scores: np.ndarray,
-    prediction: StackPrediction,
-    spacing_mm: float,
-    config: SelectionConfig,
-) -> tuple[int, Outline]:
+class Outlines:
+    """The outlines of a prediction's frames, `outlines[frame]`: found when asked for, once."""
+
+    def __init__(
+        self, prediction: StackPrediction, spacing_mm: float, mask_threshold: float
+    ) -> None:
+        self.prediction, self.spacing_mm = prediction, spacing_mm
+        self._least_logit = logit(mask_threshold)
+        self._known: dict[int, Outline | None] = {}
+
+    def __getitem__(self, frame: int) -> Outline | None:
+        if frame not in self._known:
+            found = full_size(self.prediction, frame) > self._least_logit
+            self._known[frame] = mask.outline(found, CHALLENGE_FAN.mask(), self.spacing_mm)
+        return self._known[frame]
+
+
+def choose(ranking: np.ndarray, scores: np.ndarray, outlines: Outlines) -> tuple[int, Outline]:
     """The best-ranked frame whose mask the evaluator's procedure reads well, and its outline.
 
     Only frames that score nearly as well as the best may take its place; where none is read well
     the least misread is taken, and where the network sees no abdomen at all, a circle of the
     population's mean.
     """
-    fan = CHALLENGE_FAN.mask()
     best = int(ranking[0])
     readable: list[tuple[float, int, Outline]] = []
-    for frame in ranking[:CANDIDATES]:
+    for frame in ranking[:CANDIDATES].tolist():
         if scores[frame] < NEARLY_AS_GOOD * scores[best] and readable:
             break
-        outline = mask.outline(
-            full_size(prediction, frame) > logit(config.mask_threshold), fan, spacing_mm
-        )
+        outline = outlines[frame]
         if outline is None:
             continue
-        readable.append((outline.misread, int(frame), outline))
+        readable.append((outline.misread, frame, outline))
         if outline.misread <= mask.MISREAD:
             break
     if not readable:
         log.warning("no abdomen is seen in any frame; a circle of %g mm is written", FALLBACK_AC_MM)
-        weights = np.exp(full_size(prediction, best))
-        return best, mask.fallback_circle(weights, fan, spacing_mm, FALLBACK_AC_MM)
+        weights = np.exp(full_size(outlines.prediction, best))
+        fan = CHALLENGE_FAN.mask()
+        return best, mask.fallback_circle(weights, fan, outlines.spacing_mm, FALLBACK_AC_MM)
     misread, frame, outline = min(readable, key=lambda item: item[0])
     if frame != best:
         log.info(

@@ -30,7 +30,8 @@ def predict(
 
     `grid` holds the tissue frames only, (tissue.sum(), S, S) uint8 from `preprocess.to_grid`;
     `tissue` is (T,) bool. Mask logits and quality probabilities are averaged over the members. On a
-    GPU the network runs in float16 (a T4 has no bfloat16), but for its last, decisive step.
+    GPU the network runs in float16 (a T4 has no bfloat16), but for its last, decisive step; on a
+    CPU in float32, unless the caller's autocast says otherwise.
     """
     size = members[0].decoder.size
     quality = np.zeros((len(tissue), len(QUALITY)), np.float32)
@@ -39,7 +40,7 @@ def predict(
     frames = np.flatnonzero(tissue)
     for start in range(0, len(frames), batch_size):
         images = normalise(grid[start : start + batch_size].to(device))
-        with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+        with torch.autocast("cuda", torch.float16, enabled=device.type == "cuda"):
             outputs = [member(images) for member in members]
         batch = frames[start : start + batch_size]
         probabilities = torch.stack([output.quality_logits.softmax(dim=1) for output in outputs])

@@ -4,7 +4,6 @@ Arrays are (frame, row, column) = (T, H, W) uint8; geometry keeps the file's own
 """
 
 import math
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +13,9 @@ import SimpleITK as sitk
 
 from acouslic.errors import InputError
 from acouslic.fan import COLUMNS, FRAMES_PER_SWEEP, ROWS, SPACING_MM, SWEEPS
+from acouslic.metaimage import read_header
 
 SPACING_TOLERANCE_MM = 1e-3
-HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -142,14 +141,12 @@ def _require(holds: bool, path: Path, *, expected: str, found: str, advice: str)
 
 def _check_length(path: Path, n_pixels: int) -> None:
     """ITK reports a short file too, but in several lines on stderr that cannot be turned off."""
-    with path.open("rb") as file:
-        head = file.read(HEADER_BYTES)
-    header, found, _ = head.partition(b"ElementDataFile = LOCAL\n")
-    if not found:
-        return  # the pixels lie in a file of their own
-    compressed = re.search(rb"^CompressedDataSize = (\d+)", header, re.MULTILINE)
-    announced = int(compressed[1]) if compressed else n_pixels
-    held = path.stat().st_size - len(header) - len(found)
+    header = read_header(path)
+    if header is None:
+        return  # the pixels lie in a file of their own, or another format looks after itself
+    compressed = header.fields.get("CompressedDataSize", "")
+    announced = int(compressed) if compressed.isdigit() else n_pixels
+    held = path.stat().st_size - header.pixels_at
     _require(
         held >= announced,
         path,

@@ -15,9 +15,9 @@ import SimpleITK as sitk
 
 from acouslic.errors import InputError
 from acouslic.fan import SWEEPS
+from acouslic.metaimage import read_header
 
 _CHUNK_BYTES = 1 << 20
-_MOST_HEADER_BYTES = 1 << 16
 _ADVICE = "copy the file again"
 
 
@@ -101,17 +101,10 @@ def read_labels(path: Path) -> Labels:
 
 def _start_of_deflated(path: Path) -> int | None:
     """Where a MetaImage's deflated pixels start; None for other files and other ways of storing."""
-    with path.open("rb") as file:
-        head = file.read(_MOST_HEADER_BYTES)
-    if not head.startswith(b"ObjectType"):
+    header = read_header(path)
+    if header is None or header.fields.get("CompressedData", "").lower() != "true":
         return None
-    fields, start = {}, 0
-    while b"ElementDataFile" not in fields and (end := head.find(b"\n", start)) > 0:
-        key, _, value = head[start:end].partition(b"=")
-        fields[key.strip()] = value.strip()
-        start = end + 1
-    deflated = fields.get(b"CompressedData", b"").lower() == b"true"
-    return start if deflated and fields.get(b"ElementDataFile") == b"LOCAL" else None
+    return header.pixels_at
 
 
 def _inflate(path: Path, start: int, frame_bytes: int, n_frames: int) -> Iterator[bytes]:

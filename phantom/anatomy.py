@@ -14,7 +14,9 @@ from phantom.shapes import Ellipsoid, ellipsoid, ramanujan, rod, turn
 
 @dataclass(frozen=True)
 class Part:
-    """A painted part: its inside, and a bright shell where the beam meets its surface squarely."""
+    """A painted part: its inside, and a bright shell where the beam meets its surface squarely;
+    landmarks have a name.
+    """
 
     shape: Ellipsoid
     echo_db: float
@@ -25,6 +27,7 @@ class Part:
     shell_attenuation_db_mm: float = 0.0
     diffuse: float = 0.15
     soft_mm: float = 1.4
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,14 @@ class Fetus:
         """
         return self.trunk[0]
 
+    def landmarks(self) -> dict[str, tuple[Ellipsoid, ...]]:
+        """The body and all that has a name, each of one or more ellipsoids."""
+        found: dict[str, tuple[Ellipsoid, ...]] = {"body": self.trunk}
+        for part in (*self.before_trunk, *self.inside_trunk):
+            if part.name:
+                found[part.name] = (*found.get(part.name, ()), part.shape)
+        return found
+
 
 FLUID_DB = -19.0
 
@@ -72,7 +83,7 @@ def sample_fetus(rng: np.random.Generator, ac_mm: float) -> Fetus:
         *_belly(rng, a, b, r),
         *_spine(a, b, r),
         *_vein_parts(vein, r),
-        Part(stomach, FLUID_DB, -0.10, 0.3, 5.0, 1.2, soft_mm=1.0),
+        Part(stomach, FLUID_DB, -0.10, 0.3, 5.0, 1.2, soft_mm=1.0, name="stomach"),
     ]
     return Fetus(
         ac_mm=ac_mm,
@@ -118,7 +129,7 @@ def _vein(rng: np.random.Generator, a: float, b: float, r: float) -> np.ndarray:
 def _vein_parts(vein: np.ndarray, r: float) -> list[Part]:
     look = dict(echo_db=-16.0, attenuation_db_mm=-0.03, texture_db=0.3, shell_db=6.0, shell_mm=1.0)
     return [
-        Part(rod(p, q, 0.085 * r), soft_mm=0.9, **look)
+        Part(rod(p, q, 0.085 * r), soft_mm=0.9, name="vein", **look)
         for p, q in ((vein[0], vein[1]), (vein[1], vein[2]))
     ]
 
@@ -136,7 +147,15 @@ def _belly(rng: np.random.Generator, a: float, b: float, r: float) -> list[Part]
     for side in (-1, 1):
         kidney = [side * 0.40 * a, -0.42 * b, -0.68 * r]
         parts.append(
-            Part(ellipsoid(kidney, [0.20 * r, 0.17 * r, 0.36 * r]), -7.0, 0, 1.5, 5.0, 1.5)
+            Part(
+                ellipsoid(kidney, [0.20 * r, 0.17 * r, 0.36 * r]),
+                -7.0,
+                0,
+                1.5,
+                5.0,
+                1.5,
+                name="kidney",
+            )
         )
         parts.append(
             Part(ellipsoid(kidney, [0.06 * r, 0.05 * r, 0.15 * r]), -13.0, 0, 0.5, 4.0, 1.0)
@@ -169,7 +188,15 @@ def _chest(rng: np.random.Generator, r: float) -> list[Part]:
     ]
     heart, size = np.array([-0.17, 0.22, 0.92]) * r, rng.uniform(0.95, 1.15) * r
     parts.append(
-        Part(ellipsoid(heart, np.array([0.36, 0.38, 0.33]) * size), -3.0, 0, 1.0, 4.0, 1.4)
+        Part(
+            ellipsoid(heart, np.array([0.36, 0.38, 0.33]) * size),
+            -3.0,
+            0,
+            1.0,
+            4.0,
+            1.4,
+            name="heart",
+        )
     )
     for dx, dy, big in (
         (-0.15, 0.13, 0.12),
@@ -190,6 +217,7 @@ def _spine(a: float, b: float, r: float) -> list[Part]:
     return [
         Part(
             rod(np.array([x * a, y * b, -1.5 * r]), np.array([x * a, y * b, 1.8 * r]), w * r),
+            name="spine",
             **bone,
         )
         for x, y, w in columns
@@ -215,7 +243,7 @@ def _head(rng: np.random.Generator, r: float, ac_mm: float) -> list[Part]:
     skull = inside((0, 0, 0), (1, 1, 1))
     parts = [
         Part(neck, -3.0),
-        Part(skull, -9.0, 0.02, 1.8, 21.0, 4.2, rng.uniform(0.3, 0.9), 0.30, 2.0),
+        Part(skull, -9.0, 0.02, 1.8, 21.0, 4.2, rng.uniform(0.3, 0.9), 0.30, 2.0, "skull"),
         Part(inside((0, 0, 0.1), (0.018, 0.82, 0.7)), 0.0, 0, 1.0, soft_mm=1.2),
     ]
     for side in (-1, 1):

@@ -40,7 +40,11 @@ def prediction(quality: dict[int, float], ellipses: dict[int, Ellipse]) -> Stack
 
 def choose(found: StackPrediction):
     scores = pipeline.score_frames(found, TISSUE, CONFIG)
-    return pipeline.choose(ranked(scores, TISSUE), scores, found, SPACING_MM, CONFIG)
+    return pipeline.choose(ranked(scores, TISSUE), scores, outlines(found))
+
+
+def outlines(found: StackPrediction) -> pipeline.Outlines:
+    return pipeline.Outlines(found, SPACING_MM, CONFIG.mask_threshold)
 
 
 INSIDE = Ellipse(370.0, 300.0, 140.0, 120.0, 30.0)
@@ -58,7 +62,7 @@ def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(cap
     caplog.set_level("INFO")
     found = prediction({4: 0.95, 8: 0.9}, {4: CUT_THRICE, 8: INSIDE})
     even = np.where(TISSUE, found.quality[:, 2], 0)
-    frame, _ = pipeline.choose(ranked(even, TISSUE), even, found, SPACING_MM, CONFIG)
+    frame, _ = pipeline.choose(ranked(even, TISSUE), even, outlines(found))
     assert frame == 8
     assert "frame 4 scores best" in caplog.text
 
@@ -66,7 +70,7 @@ def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(cap
 def test_a_misread_mask_is_still_written_where_nothing_else_is_as_good(caplog):
     found = prediction({4: 0.95, 8: 0.1}, {4: CUT_THRICE, 8: INSIDE})
     even = np.where(TISSUE, found.quality[:, 2], 0)
-    frame, outline = pipeline.choose(ranked(even, TISSUE), even, found, SPACING_MM, CONFIG)
+    frame, outline = pipeline.choose(ranked(even, TISSUE), even, outlines(found))
     assert frame == 4
     assert outline.mask.any()
     assert "differs by" in caplog.text

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,9 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path):
 def test_errors_are_one_line_that_says_what_to_do():
     error = InputError(expected="a", found="b\nc", advice="do d")
     assert str(error) == "expected a; found b c; do d"
+
+
+def test_an_error_survives_the_way_from_one_process_to_another():
+    error = InputError(expected="a", found="b", advice="do d")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is InputError and str(again) == str(error)

@@ -293,8 +293,8 @@ def test_accumulated_halves_have_the_loss_of_the_whole(cache: Cache, base: Path)
     draws = batches(cache, size=8).draw(0)
     whole = module.losses(frames.__getitems__(draws))
     parts = [module.losses(frames.__getitems__(draws[k::2])) for k in (0, 1)]
-    for name, value in whole._asdict().items():
-        mean = sum(getattr(part, name) for part in parts) / 2
+    for name, value in whole.items():
+        mean = sum(part[name] for part in parts) / 2
         torch.testing.assert_close(mean, value, atol=1e-5, rtol=1e-4)
 
 
@@ -306,7 +306,7 @@ def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: 
         network = adapted_network(base, cache, undropped)
         network.trunk.set_grad_checkpointing(checkpointing)
         module = AbdomenTraining(network, options().recipe, cache, cache)
-        module.losses(TrainingFrames(cache).__getitems__(draws)).total.backward()
+        module.losses(TrainingFrames(cache).__getitems__(draws))["total"].backward()
         found.append({n: p.grad for n, p in network.named_parameters() if p.requires_grad})
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():

@@ -75,15 +75,9 @@ def augment(
     float32 in 0..255 and masks as float32 in 0..1; a mask goes wherever its frame goes.
     """
     fan = grid_fan(frames.shape[-1])
-    gain, gamma, depth, angle, scale, flip = uniform.unbind(dim=1)
+    gain, gamma, depth, *_ = uniform.unbind(dim=1)
     pair = torch.stack([frames.float() / 255, masks.float() / 255], dim=1)
-    where = _sampling_grid(
-        fan,
-        frames.shape[-1],
-        angle_rad=math.radians(config.angle_deg) * (2 * angle - 1),
-        scale=_ratio(scale, config.scale_ratio),
-        mirror=torch.where((flip < 0.5) & config.flip, -1.0, 1.0),
-    )
+    where = sampling_grid(uniform, frames.shape[-1], config)
     moved = functional.grid_sample(pair, where, mode="bilinear", align_corners=False)
     x = moved[:, 0].clamp_min(1e-6) ** _ratio(gamma, config.gamma_ratio)[:, None, None]
     slope = config.depth * (2 * depth - 1)[:, None, None]
@@ -91,6 +85,20 @@ def augment(
     x = x * torch.exp(slope * (_depth(fan, frames.shape[-1]).to(x.device) - 0.5))
     inside = fan.mask.to(x.device)
     return x.clamp(0, 1) * inside * 255, moved[:, 1] * inside
+
+
+def sampling_grid(uniform: torch.Tensor, size: int, config: Augmentation) -> torch.Tensor:
+    """Where `augment` takes each pixel of its output from, (B, size, size, 2) in grid_sample's
+    -1..1; `uniform` is (B, NUMBERS).
+    """
+    *_, angle, scale, flip = uniform.unbind(dim=1)
+    return _looking_back(
+        grid_fan(size),
+        size,
+        angle_rad=math.radians(config.angle_deg) * (2 * angle - 1),
+        scale=_ratio(scale, config.scale_ratio),
+        mirror=torch.where((flip < 0.5) & config.flip, -1.0, 1.0),
+    )
 
 
 def _ratio(uniform: torch.Tensor, ratio: float) -> torch.Tensor:
@@ -105,7 +113,7 @@ def _depth(fan: GridFan, size: int) -> torch.Tensor:
     return (radius - fan.near_px) / (fan.far_px - fan.near_px)
 
 
-def _sampling_grid(
+def _looking_back(
     fan: GridFan, size: int, *, angle_rad: torch.Tensor, scale: torch.Tensor, mirror: torch.Tensor
 ) -> torch.Tensor:
     """For each output pixel the place to sample, (B, S, S, 2) in grid_sample's -1..1.

@@ -25,14 +25,13 @@ from acouslic.errors import InputError
 from acouslic.lora import LoraConfig, add_lora, merge_lora
 from acouslic.mask import Outline
 from acouslic.network import AbdomenNet, NetworkConfig
-from acouslic.segment import predict
 from acouslic.selection import SelectionConfig
 from evaluation.intervals import mean_intervals
 from training.base import base_sha256, load_base
 from training.cache import CachedCase, open_cache, write_atomically
 from training.fit import fold_folder
 from training.runs import OPTIONS, WEIGHTS, load_weights
-from training.whole_stack import Figures, figures, judge_outline, tissue_of
+from training.whole_stack import Figures, figures, judge_outline, predict_case, tissue_of
 
 REPORT = "cross-validation.json"
 OUT_OF_FOLD = "out-of-fold"
@@ -183,18 +182,21 @@ def judge_on_grid(
 ) -> list[Figures]:
     """One case's figures for each selection, from one pass of the network, by shipped stages."""
     tissue = tissue_of(case)
-    prediction = predict([network], torch.from_numpy(np.array(case.frames)), tissue)
+    prediction = predict_case(network, case)
     judged = _remembered(case)
-    weighed = {
-        config.mask_threshold: pipeline.evidence(prediction, tissue, config) for config in configs
-    }
     spacing_mm = case.facts.spacing_mm[0]
+    # All that a threshold decides is the same for every other parameter.
+    weighed, outlines = {}, {}
+    for config in configs:
+        threshold = config.mask_threshold
+        if threshold not in weighed:
+            weighed[threshold] = pipeline.evidence(prediction, tissue, config)
+            outlines[threshold] = pipeline.Outlines(prediction, spacing_mm, threshold)
     result = []
     for config in configs:
         scores = selection.frame_scores(*weighed[config.mask_threshold], tissue, config)
         ranking = selection.ranked(scores, tissue)
-        frame, outline = pipeline.choose(ranking, scores, prediction, spacing_mm, config)
-        result.append(judged(frame, outline))
+        result.append(judged(*pipeline.choose(ranking, scores, outlines[config.mask_threshold])))
     return result
 
 

@@ -8,13 +8,7 @@ from matplotlib.figure import Figure
 from training.runs import read_history
 
 CURVES = "curves.png"
-PANELS = (
-    ("loss", ("loss/total", "loss/dice", "loss/bce", "loss/quality")),
-    (
-        "held-out stacks",
-        ("validation/score", "validation/wfss", "validation/dice_soft", "validation/nae"),
-    ),
-)
+PANELS = {"loss": "loss", "validation": "held-out stacks"}
 
 
 def draw_curves(folder: Path) -> Path:
@@ -23,10 +17,12 @@ def draw_curves(folder: Path) -> Path:
     figure = Figure(figsize=(8, 7), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(PANELS), sharex=True)
-    for axis, (title, columns) in zip(axes, PANELS, strict=True):
-        for column in columns:
+    for axis, (group, title) in zip(axes, PANELS.items(), strict=True):
+        for column in rows[0]:
+            kind, _, name = column.partition("/")
             points = [(int(row["step"]), float(row[column])) for row in rows if row[column]]
-            axis.plot(*zip(*points, strict=True), marker=".", label=column.split("/")[1])
+            if kind == group and points:
+                axis.plot(*zip(*points, strict=True), marker=".", label=name)
         axis.set_title(title)
         axis.grid(alpha=0.3)
         axis.legend()

@@ -152,10 +152,12 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def training_loader(cache: Cache, batches: BalancedBatches, workers: int) -> DataLoader[Batch]:
+def training_loader(
+    frames: TrainingFrames, batches: BalancedBatches, workers: int
+) -> DataLoader[Batch]:
     """Batches ready made; with `workers` they are read ahead."""
     return DataLoader(
-        TrainingFrames(cache),
+        frames,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_as_is,

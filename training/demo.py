@@ -1,7 +1,8 @@
 """`demo`: the whole demo bundle from nothing but seeds, through the code that real data take.
 
-Phantoms of seed A train a small trunk with throw-away heads: the "foundation" stage. Frozen, it
-gets adapters and fresh heads, trained on phantoms of seed B. Every stage leaves a finished
+Phantoms of seed A, of which the anatomy of every frame is known, train a small trunk: the
+"foundation" stage. Frozen, it gets adapters and fresh heads, trained on phantoms of seed B with the
+challenge's own labels and nothing else. Every stage leaves a finished
 artefact in the work folder and is skipped when it is there.
 """
 
@@ -20,12 +21,14 @@ from acouslic.lora import LoraConfig, add_lora
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from acouslic.selection import SelectionConfig
 from phantom.dataset import write_dataset
+from training.anatomy import case_numbers
 from training.augment import Augmentation
 from training.base import PROVENANCE, load_base, save_base
 from training.cache import Cache, finish_cache, open_cache, write_atomically
 from training.cards import demo_card
 from training.curves import draw_curves
-from training.module import Recipe
+from training.foundation import AnatomyFrames, AnatomyNet, FoundationTraining
+from training.module import AbdomenTraining, Recipe
 from training.prepare import add_cases
 from training.provenance import code_version
 from training.runs import Machine, run
@@ -66,7 +69,7 @@ def demo_options(
     *,
     cases: tuple[int, int] = (120, 80),
     held_out: int = 8,
-    epochs: tuple[int, int] = (16, 24),
+    epochs: tuple[int, int] = (76, 48),
     steps_per_epoch: int = 80,
     batch_size: int = 32,
 ) -> DemoOptions:
@@ -83,8 +86,8 @@ def demo_options(
             steps_per_epoch=steps_per_epoch,
             batch_size=batch_size,
             seed=11,
-            head_rate=2e-3,
-            trunk_rate=1e-3,
+            head_rate=3e-3,
+            trunk_rate=3e-3,
             augmentation=augmentation,
         ),
         adaptation_data=Phantoms(seed=2002, training=cases[1], validation=held_out),
@@ -177,23 +180,27 @@ def _train_foundation(
     folder: Path, base: Path, cache: Cache, options: DemoOptions, machine: Machine
 ) -> None:
     torch.manual_seed(options.foundation.seed)
-    network = AbdomenNet(NetworkConfig(options.trunk, options.decoder_width))
-    training, validation = _split(cache, options.foundation_data)
+    network = AnatomyNet(options.trunk)
+    phantoms = options.foundation_data
+    numbers = case_numbers(phantoms.seed, phantoms.training + phantoms.validation)
+    training, validation = (
+        AnatomyFrames(part, phantoms.seed, numbers) for part in _split(cache, phantoms)
+    )
+    module = FoundationTraining(
+        network, options.foundation, training, validation, workers=machine.workers
+    )
     result = run(
         folder,
-        network,
-        options.foundation,
+        module,
         machine,
-        training=training,
-        validation=validation,
-        identity={"network": network.config.to_dict()},
-        validate_every=options.foundation.epochs,
+        identity={"trunk": asdict(options.trunk)},
+        validate_every=max(1, options.foundation.epochs // 4),
     )
     draw_curves(folder)
     provenance = {
         "simulated": True,
-        "what": "trunk of the demo network, trained from scratch on phantoms",
-        "phantoms": asdict(options.foundation_data),
+        "what": "trunk of the demo network, trained from scratch on the anatomy of phantoms",
+        "phantoms": asdict(phantoms),
         "recipe": asdict(options.foundation),
         "code": code_version(),
         "phantom_figures_on_held_out_cases": result,
@@ -211,13 +218,13 @@ def _adapt(
     network.trunk.load_state_dict(trunk.state_dict())
     add_lora(network.trunk, options.lora)
     training, validation = _split(cache, options.adaptation_data)
+    module = AbdomenTraining(
+        network, options.adaptation, training, validation, workers=machine.workers
+    )
     result = run(
         folder,
-        network,
-        options.adaptation,
+        module,
         machine,
-        training=training,
-        validation=validation,
         identity={"network": network.config.to_dict(), "lora": asdict(options.lora)},
         validate_every=max(1, options.adaptation.epochs // 2),
     )

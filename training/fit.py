@@ -14,7 +14,7 @@ from training.base import base_sha256, load_base
 from training.cache import Cache, open_cache
 from training.curves import draw_curves
 from training.folds import split
-from training.module import Recipe
+from training.module import AbdomenTraining, Recipe
 from training.runs import Machine, run
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,11 @@ def fit(
     )
     log.info("%d cases to train on, %d held out", len(training.cases), len(validation.cases))
     folder = fold_folder(output, options.fold)
+    module = AbdomenTraining(network, options.recipe, training, validation, workers=machine.workers)
     result = run(
         folder,
-        network,
-        options.recipe,
+        module,
         machine,
-        training=training,
-        validation=validation,
         identity=identity(network, base, options),
         validate_every=options.validate_every,
     )

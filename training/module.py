@@ -6,12 +6,13 @@ Checkpoints hold what is trained and its optimiser; a frozen base is never in th
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
 import torch.distributed
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from open_clip.transformer import VisionTransformer
 from torch.utils.data import DataLoader
 
 from acouslic.network import AbdomenNet
@@ -25,10 +26,11 @@ from training.data import (
     Batch,
     BatchPlan,
     FramePools,
+    TrainingFrames,
     case_loader,
     training_loader,
 )
-from training.losses import LossConfig, Losses, class_weights, joint_loss
+from training.losses import LossConfig, class_weights, joint_loss
 from training.whole_stack import Figures, figures, judge, mean_figures, predict_case
 
 
@@ -60,28 +62,41 @@ class Recipe:
         return BatchPlan(self.batch_size, self.seed, self.shares)
 
 
-class AbdomenTraining(lightning.LightningModule):
-    """Trains every parameter of `network` that requires a gradient."""
+class FrameTraining(lightning.LightningModule):
+    """Trains every parameter of `network` that requires a gradient on balanced batches of frames;
+    what is learnt from them, and how it is validated, a subclass says.
+    """
 
     def __init__(
         self,
-        network: AbdomenNet,
+        network: torch.nn.Module,
         recipe: Recipe,
         training: Cache,
         validation: Cache,
         *,
         workers: int = 0,
-        selection: SelectionConfig | None = None,
     ) -> None:
         super().__init__()
         self.network, self.recipe = network, recipe
         self.training_cache, self.validation_cache = training, validation
-        self.workers, self.selection = workers, selection or SelectionConfig()
+        self.workers = workers
         self.pools = FramePools(training)
         # Weights follow the drawn shares, so that a class counts alike however often it is drawn.
         self.class_weights: torch.Tensor
         self.register_buffer("class_weights", class_weights(recipe.shares), persistent=False)
-        self.judged: list[Figures] = []
+
+    @property
+    def trunk(self) -> VisionTransformer:
+        """The network's trunk."""
+        return cast(VisionTransformer, self.network.trunk)
+
+    def losses(self, batch: Any) -> dict[str, torch.Tensor]:
+        """The losses of a batch, augmented as its own numbers say; `total` is minimised."""
+        raise NotImplementedError
+
+    def frames(self) -> TrainingFrames:
+        """What batches are looked up in."""
+        return TrainingFrames(self.training_cache)
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
@@ -97,7 +112,7 @@ class AbdomenTraining(lightning.LightningModule):
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
         )
-        return training_loader(self.training_cache, batches, self.workers)
+        return training_loader(self.frames(), batches, self.workers)
 
     def val_dataloader(self) -> DataLoader[int]:
         count, trainer = len(self.validation_cache.cases), self.trainer
@@ -111,40 +126,12 @@ class AbdomenTraining(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         losses = self.losses(batch)
-        for name, value in losses._asdict().items():
+        for name, value in losses.items():
             self.log(f"loss/{name}", value.detach(), on_step=False, on_epoch=True, sync_dist=True)
-        return losses.total
-
-    def losses(self, batch: Batch) -> Losses:
-        """The losses of a batch, augmented as its own numbers say."""
-        with torch.no_grad():
-            frames, masks = augment(
-                batch.frames, batch.masks, batch.uniform, self.recipe.augmentation
-            )
-            images = normalise(frames)
-        output = self.network(images)
-        return joint_loss(
-            output.mask_logits,
-            output.quality_logits,
-            masks,
-            batch.quality,
-            self.class_weights,
-            self.recipe.loss,
-        )
-
-    def validation_step(self, index: int, batch_idx: int) -> None:
-        case = self.validation_cache.cases[index]
-        prediction = predict_case(self.network, case, self.recipe.batch_size)
-        self.judged.append(figures(judge(case, prediction, self.selection)))
-
-    def on_validation_epoch_end(self) -> None:
-        mean = mean_figures(_gathered(self.judged))
-        self.judged = []
-        for name in ("score", "wfss", "dice_soft", "nae"):
-            self.log(f"validation/{name}", getattr(mean, name), rank_zero_only=False)
+        return losses["total"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimiser = torch.optim.AdamW(self._parameter_groups())
+        optimiser = self.optimiser()
         total = self.recipe.epochs * self.recipe.steps_per_epoch
         warmup = max(1, round(self.recipe.warmup * total))
 
@@ -158,6 +145,9 @@ class AbdomenTraining(lightning.LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self._parameter_groups())
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Trunk and heads at their own rates; only matrices decay."""
@@ -186,6 +176,51 @@ class AbdomenTraining(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+
+class AbdomenTraining(FrameTraining):
+    """Mask and quality of annotated frames, validated on whole stacks by the challenge's score."""
+
+    network: AbdomenNet
+
+    def __init__(
+        self,
+        network: AbdomenNet,
+        recipe: Recipe,
+        training: Cache,
+        validation: Cache,
+        *,
+        workers: int = 0,
+    ) -> None:
+        super().__init__(network, recipe, training, validation, workers=workers)
+        self.judged: list[Figures] = []
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            frames, masks = augment(
+                batch.frames, batch.masks, batch.uniform, self.recipe.augmentation
+            )
+            images = normalise(frames)
+        output = self.network(images)
+        return joint_loss(
+            output.mask_logits,
+            output.quality_logits,
+            masks,
+            batch.quality,
+            self.class_weights,
+            self.recipe.loss,
+        )._asdict()
+
+    def validation_step(self, index: int, batch_idx: int) -> None:
+        case = self.validation_cache.cases[index]
+        prediction = predict_case(self.network, case, self.recipe.batch_size)
+        self.judged.append(figures(judge(case, prediction, SelectionConfig())))
+
+    def on_validation_epoch_end(self) -> None:
+        mean = mean_figures(_gathered(self.judged))
+        self.judged = []
+        for name in ("score", "wfss", "dice_soft", "nae"):
+            self.log(f"validation/{name}", getattr(mean, name), rank_zero_only=False)
 
 
 def _gathered(mine: list[Figures]) -> list[Figures]:

@@ -27,9 +27,8 @@ from safetensors.torch import load_file, save_file
 
 from acouslic.bundle import load_plain_state, plain_state
 from acouslic.errors import InputError
-from acouslic.network import AbdomenNet
-from training.cache import Cache, write_atomically
-from training.module import AbdomenTraining, Recipe
+from training.cache import write_atomically
+from training.module import FrameTraining, Recipe
 
 WEIGHTS = "weights.safetensors"
 LAST, BEST, HISTORY, RESULT, OPTIONS = (
@@ -38,19 +37,6 @@ LAST, BEST, HISTORY, RESULT, OPTIONS = (
     "history.csv",
     "result.json",
     "options.json",
-)
-COLUMNS = (
-    "epoch",
-    "step",
-    "rate",
-    "loss/total",
-    "loss/dice",
-    "loss/bce",
-    "loss/quality",
-    "validation/score",
-    "validation/wfss",
-    "validation/dice_soft",
-    "validation/nae",
 )
 PRECISIONS = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 log = logging.getLogger(__name__)
@@ -72,41 +58,38 @@ class Machine:
 
 def run(
     folder: Path,
-    network: AbdomenNet,
-    recipe: Recipe,
+    module: FrameTraining,
     machine: Machine,
     *,
-    training: Cache,
-    validation: Cache,
     identity: dict[str, Any],
     validate_every: int = 1,
 ) -> dict[str, Any]:
-    """Train `network`'s trainable parameters, or go on where the folder's last checkpoint stands.
+    """Train a module's network, or go on where the folder's last checkpoint stands.
 
     The network ends with the best weights. Returns the result's figures. Raises InputError where
     the folder belongs to a run with another recipe or other cases.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, recipe, training, validation, identity)
+    _claim(folder, module, identity)
+    network = module.network
     if (folder / WEIGHTS).is_file():
         log.info("%s is finished", folder)
         load_weights(network, folder)
         return read_result(folder)
     if machine.checkpointing:
-        network.trunk.set_grad_checkpointing(True)
-    module = AbdomenTraining(network, recipe, training, validation, workers=machine.workers)
-    trainer = _trainer(folder, recipe, machine, validate_every)
+        module.trunk.set_grad_checkpointing(True)
+    trainer = _trainer(folder, module.recipe, machine, validate_every)
     last = folder / LAST
     with _quiet_lightning():
         trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=False)
     if trainer.is_global_zero:
-        _finish(folder, network)
+        _finish(folder)
     trainer.strategy.barrier()
     load_weights(network, folder)
     return read_result(folder)
 
 
-def load_weights(network: AbdomenNet, folder: Path) -> None:
+def load_weights(network: torch.nn.Module, folder: Path) -> None:
     """Give the network the best weights of a finished run in `folder`; its frozen base stays."""
     load_plain_state(network, {**plain_state(network), **load_file(folder / WEIGHTS)})
 
@@ -117,16 +100,14 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-def _claim(
-    folder: Path, recipe: Recipe, training: Cache, validation: Cache, identity: dict[str, Any]
-) -> None:
+def _claim(folder: Path, module: FrameTraining, identity: dict[str, Any]) -> None:
     """Write down what the run is; whoever resumes it must ask for the same."""
     facts = {
         **identity,
-        "recipe": asdict(recipe),
-        "size": training.size,
-        "training": [case.facts.uuid for case in training.cases],
-        "validation": [case.facts.uuid for case in validation.cases],
+        "recipe": asdict(module.recipe),
+        "size": module.training_cache.size,
+        "training": [case.facts.uuid for case in module.training_cache.cases],
+        "validation": [case.facts.uuid for case in module.validation_cache.cases],
     }
     text = json.dumps(facts, indent=1)
     path = folder / OPTIONS
@@ -216,17 +197,15 @@ class History(Callback):
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             known = {name: text for name, text in known.items() if "validation" not in name}
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
-        known |= {
-            "epoch": trainer.current_epoch,
-            "step": trainer.global_step,
-            "rate": f"{rate:.4g}",
-        }
-        self._write([*read_history(self.path.parent), known])
-        log.info(" ".join(f"{name} {known[name]}" for name in COLUMNS if name in known))
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "rate": f"{rate:.4g}"}
+        row |= dict(sorted(known.items()))
+        self._write([*read_history(self.path.parent), row])
+        log.info(" ".join(f"{name} {value}" for name, value in row.items()))
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        lines = [",".join(COLUMNS)]
-        lines += [",".join(str(row.get(name, "")) for name in COLUMNS) for row in rows]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        lines = [",".join(columns)]
+        lines += [",".join(str(row.get(name, "")) for name in columns) for row in rows]
         write_atomically(self.path, "\n".join(lines) + "\n")
 
 
@@ -236,7 +215,7 @@ def read_history(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _finish(folder: Path, network: AbdomenNet) -> None:
+def _finish(folder: Path) -> None:
     best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     state = {
         name.removeprefix("network."): tensor.contiguous()
@@ -244,7 +223,7 @@ def _finish(folder: Path, network: AbdomenNet) -> None:
     }
     rows = [row for row in read_history(folder) if row["validation/score"]]
     chosen = max(rows, key=lambda row: float(row["validation/score"]))
-    text = json.dumps({name: float(chosen[name]) for name in COLUMNS if chosen[name]}, indent=1)
+    text = json.dumps({name: float(value) for name, value in chosen.items() if value}, indent=1)
     write_atomically(folder / RESULT, text)
     partial = folder / f".{WEIGHTS}.partial"
     save_file({name.replace(".base_layer", ""): tensor for name, tensor in state.items()}, partial)

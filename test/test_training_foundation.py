@@ -1,0 +1,158 @@
+"""The demo's foundation stage: what it is told of phantoms, and that it learns and resumes."""
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from acouslic.network import TrunkConfig
+from acouslic.stack import Geometry, Stack
+from phantom.dataset import case_name
+from phantom.render import mask_frame
+from phantom.truth import Truth, truth
+from training.anatomy import FARTHEST, LANDMARKS, Anatomy, anatomy_of, case_numbers, draw
+from training.augment import NONE, NUMBERS, Augmentation, augment, sampling_grid
+from training.cache import Cache, finish_cache, open_cache, store_case
+from training.foundation import AnatomyFrames, AnatomyNet, FoundationTraining, MuonAndAdamW
+from training.module import Recipe
+from training.runs import Machine, read_history, run
+
+SEED, CASES, SIZE = 41, 2, 32
+TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim=32)
+
+
+@pytest.fixture(scope="module")
+def known() -> list[Truth]:
+    return [truth(SEED, number) for number in range(CASES)]
+
+
+@pytest.fixture(scope="module")
+def cache(known: list[Truth], tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """Phantoms whose frames are not rendered: grey where the abdomen is annotated, else dark."""
+    folder = tmp_path_factory.mktemp("cache")
+    geometry = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    for number, case in enumerate(known):
+        quality = case.quality()
+        labels = np.zeros((len(quality), *FRAME_SHAPE), np.uint8)
+        for frame in np.flatnonzero(quality):
+            labels[frame] = mask_frame(case, int(frame))
+        frames = np.where(labels > 0, np.uint8(200), np.uint8(20)) * CHALLENGE_FAN.mask()
+        frames[~case.tissue()] = 0
+        stack = Stack(case_name(SEED, number), frames, geometry)
+        facts = {"subject": f"s{number}", "ac_mm": [200.0] * 6, "size": SIZE, "fingerprint": ""}
+        store_case(folder, stack, labels, **facts)
+    finish_cache(folder, [case_name(SEED, number) for number in range(CASES)], SIZE)
+    return open_cache(folder)
+
+
+def targets(cache: Cache, rows: list[int], uniform: torch.Tensor, config: Augmentation, size: int):
+    whole = anatomy_of(cache.cases[0], SEED, 0)
+    anatomy = Anatomy(*(part[rows] for part in whole))
+    return draw(anatomy, sampling_grid(uniform, size, config))
+
+
+def share(inner: torch.Tensor, body: torch.Tensor) -> float:
+    """Of the pixels well inside a mask, how many the body covers."""
+    return float(body[inner].mean())
+
+
+def test_the_body_is_drawn_where_the_annotated_abdomen_is(cache: Cache):
+    case = cache.cases[0]
+    rows = np.flatnonzero(case.quality > 0).tolist()
+    maps, _ = targets(cache, rows, torch.ones(len(rows), NUMBERS), NONE, SIZE)
+    body = maps[:, list(LANDMARKS).index("body")]
+    masks = torch.from_numpy(case.masks[case.mask_row[rows]] / 255.0)
+    assert share(masks > 0.95, body) > 0.99
+    assert (body.sum(dim=(1, 2)) < 1.6 * masks.sum(dim=(1, 2))).all()
+
+
+def test_targets_go_wherever_augmentation_takes_their_frame(cache: Cache):
+    case = cache.cases[0]
+    rows = np.flatnonzero(case.quality > 0)[:6].tolist()
+    masks = torch.from_numpy(np.array(case.masks[case.mask_row[rows]]))
+    uniform = torch.rand(len(rows), NUMBERS, generator=torch.Generator().manual_seed(1))
+    _, moved = augment(masks, masks, uniform, Augmentation())
+    maps, _ = targets(cache, rows, uniform, Augmentation(), SIZE)
+    still, _ = targets(cache, rows, uniform, NONE, SIZE)
+    assert share(moved > 0.95, maps[:, 0]) > 0.99 > 0.95 > share(moved > 0.95, still[:, 0])
+
+
+def test_height_is_small_on_optimal_frames_and_bounded_everywhere(cache: Cache):
+    case = cache.cases[0]
+    optimal = np.flatnonzero(case.quality == 2).tolist()
+    other = np.flatnonzero(case.quality == 0)[::20].tolist()
+    assert optimal
+    found = []
+    for rows in (optimal, other):
+        maps, height = targets(cache, rows, torch.ones(len(rows), NUMBERS), NONE, SIZE)
+        body = maps[:, 0] > 0
+        assert height.max() <= FARTHEST
+        found.append(height[body].mean().item())
+    assert found[0] < 0.4 < found[1]
+
+
+def test_landmarks_of_the_standard_plane_are_seen_in_optimal_frames(cache: Cache):
+    rows = np.flatnonzero(cache.cases[0].quality == 2).tolist()
+    maps, _ = targets(cache, rows, torch.ones(len(rows), NUMBERS), NONE, 128)
+    area = dict(zip(LANDMARKS, maps.sum(dim=(0, 2, 3)).tolist(), strict=True))
+    assert area["stomach"] > 0 and area["vein"] > 0
+    assert area["skull"] == 0 and area["stomach"] < area["body"]
+
+
+def test_the_stage_learns_resumes_and_keeps_its_best_trunk(cache: Cache, tmp_path: Path):
+    recipe = Recipe(epochs=2, steps_per_epoch=4, batch_size=8, seed=3)
+    machine = Machine(precision="fp32", accelerator="cpu")
+    frames = AnatomyFrames(cache, SEED, case_numbers(SEED, CASES))
+
+    def trained(folder: Path, recipe: Recipe) -> AnatomyNet:
+        torch.manual_seed(0)
+        module = FoundationTraining(AnatomyNet(TRUNK), recipe, frames, frames)
+        run(folder, module, machine, identity={})
+        return module.network
+
+    network = trained(tmp_path / "run", recipe)
+    rows = read_history(tmp_path / "run")
+    assert float(rows[1]["loss/total"]) < float(rows[0]["loss/total"])
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert {f"validation/{name}" for name in (*LANDMARKS, "score")} <= result.keys()
+    again = trained(tmp_path / "run", recipe)
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor)
+    other = trained(tmp_path / "other", replace(recipe, seed=4))
+    assert not torch.equal(other.quality.weight, network.quality.weight)
+
+
+def test_the_optimiser_goes_on_from_its_saved_state_as_if_never_stopped():
+    def network_and_optimiser() -> tuple[AnatomyNet, MuonAndAdamW]:
+        torch.manual_seed(0)
+        network = AnatomyNet(TRUNK)
+        rates = {"matrix_rate": 1e-2, "rate": 1e-3, "weight_decay": 0.01}
+        return network, MuonAndAdamW(network, **rates)
+
+    def step(network: AnatomyNet, optimiser: MuonAndAdamW, number: int) -> None:
+        images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(number))
+        output = network(images)
+        optimiser.zero_grad()
+        (output.landmarks.square().mean() + output.quality_logits.square().mean()).backward()
+        optimiser.step()
+
+    straight, first = network_and_optimiser()
+    step(straight, first, 0)
+    weights, state = deepcopy(straight.state_dict()), deepcopy(first.state_dict())
+    step(straight, first, 1)
+    resumed, second = network_and_optimiser()
+    resumed.load_state_dict(weights)
+    second.load_state_dict(state)
+    step(resumed, second, 1)
+    for name, tensor in straight.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], tensor)
+    moved = [name for name in weights if not torch.equal(weights[name], resumed.state_dict()[name])]
+    assert {"trunk.conv1.weight", "trunk.transformer.resblocks.3.mlp.c_fc.weight"} <= set(moved)
+    assert (
+        len(second.param_groups) == 2 and second.param_groups[0] is second.parts[0].param_groups[0]
+    )
