@@ -69,7 +69,7 @@ def demo_options(
     *,
     cases: tuple[int, int] = (120, 80),
     held_out: int = 8,
-    epochs: tuple[int, int] = (76, 48),
+    epochs: tuple[int, int] = (76, 36),
     steps_per_epoch: int = 80,
     batch_size: int = 32,
 ) -> DemoOptions:
