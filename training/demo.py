@@ -10,10 +10,12 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from acouslic.bundle import save_bundle
@@ -24,8 +26,9 @@ from phantom.dataset import write_dataset
 from training.anatomy import case_numbers
 from training.augment import Augmentation
 from training.base import PROVENANCE, load_base, save_base
-from training.cache import Cache, finish_cache, open_cache, write_atomically
+from training.cache import Cache, CachedCase, finish_cache, open_cache, write_atomically
 from training.cards import demo_card
+from training.cross_validate import grid, judge_on_grid
 from training.curves import draw_curves
 from training.foundation import AnatomyFrames, AnatomyNet, FoundationTraining
 from training.module import AbdomenTraining, Recipe
@@ -114,12 +117,20 @@ def build_demo(work: Path, output: Path, options: DemoOptions, machine: Machine)
         _train_foundation(work / "foundation", base, first, options, machine)
     second = _cache(work / "adaptation-cache", options.adaptation_data, options, machine)
     network, result = _adapt(work / "adaptation", base, second, options, machine)
-    provenance = _provenance(base, result, options)
+    held_out = (
+        *_split(first, options.foundation_data)[1].cases,
+        *_split(second, options.adaptation_data)[1].cases,
+    )
+    selection, score = _fit_selection(network, held_out)
+    provenance = {
+        **_provenance(base, result, options),
+        "selection_fitted_on_held_out_phantoms": {"cases": len(held_out), "score": score},
+    }
     save_bundle(
         output,
         [network],
         name="acouslic-demo",
-        selection=SelectionConfig(),
+        selection=selection,
         lora=options.lora,
         provenance=provenance,
         card=demo_card(provenance),
@@ -231,6 +242,21 @@ def _adapt(
     )
     draw_curves(folder)
     return network, result
+
+
+def _fit_selection(
+    network: AbdomenNet, held_out: Sequence[CachedCase]
+) -> tuple[SelectionConfig, float]:
+    """The selection with the best mean score on cases that nothing was trained on, and that score,
+    which is optimistic.
+    """
+    configs = grid()
+    network.eval()
+    judged = [[found.score for found in judge_on_grid(case, network, configs)] for case in held_out]
+    means = np.mean(judged, axis=0)
+    best = int(np.argmax(means))
+    log.info("on %d held-out phantoms: %.3f, fitted %.3f", len(held_out), means[0], means[best])
+    return configs[best], float(means[best])
 
 
 def _provenance(base: Path, result: dict[str, Any], options: DemoOptions) -> dict[str, Any]:
