@@ -48,13 +48,6 @@ CASE_COLUMNS = (
 )
 
 
-class TruthError(InputError):
-    """A case's truth is broken; carries the line of the error that a worker met."""
-
-    def __init__(self, line: str) -> None:
-        Exception.__init__(self, line)
-
-
 @dataclass(frozen=True)
 class Settings:
     """What a scoring is asked to do; `cases` limits it to those named, None takes all."""
@@ -94,8 +87,8 @@ def score(settings: Settings) -> dict[str, Any]:
     if not settings.allow_missing:
         _refuse_missing(truth.keys() - found.keys())
     jobs = [Job(truth[case], found.get(case), settings.fov_mask) for case in sorted(truth)]
-    outcomes = in_processes(_attempt, jobs, settings.workers, "scored")
-    cases = sorted(map(_case_or_fault, outcomes), key=lambda case: str(case["case"]))
+    scored = in_processes(score_case, jobs, settings.workers, "scored")
+    cases = sorted(scored, key=lambda case: str(case["case"]))
     if not settings.allow_missing:
         _refuse_broken([case for case in cases if case["status"] != "scored"])
     return {
@@ -220,20 +213,6 @@ def annotated_runs(labels: Labels) -> list[tuple[int, int, str]]:
         else:
             runs.append((frame, frame, name))
     return runs
-
-
-def _attempt(job: Job) -> dict[str, Any] | str:
-    """A case, or its truth's fault as text: our errors do not pass between processes."""
-    try:
-        return score_case(job)
-    except InputError as error:
-        return str(error)
-
-
-def _case_or_fault(outcome: dict[str, Any] | str) -> dict[str, Any]:
-    if isinstance(outcome, str):
-        raise TruthError(outcome)
-    return outcome
 
 
 def _fan_mask(path: Path | None, shape: tuple[int, int]) -> np.ndarray:

@@ -2,11 +2,13 @@ import open_clip
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from acouslic.network import (
     AbdomenNet,
     NetworkConfig,
     TrunkConfig,
+    attend,
     build_trunk,
     pool_under_mask,
     trunk_state_from_open_clip,
@@ -84,3 +86,12 @@ def test_pooling_under_a_mask_takes_what_the_mask_covers():
     logits = torch.full((1, 1, 16, 16), -20.0)
     logits[:, :, :8] = 20.0
     assert torch.allclose(pool_under_mask(tap, logits), torch.tensor([[3.0, 0.0]]), atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_attention_is_the_scaled_dot_product_in_every_precision(kind, tolerance):
+    whole = torch.randn(3, 2, 3, 20, 16, generator=torch.Generator().manual_seed(0))
+    found = attend(*whole.to(kind))
+    expected = functional.scaled_dot_product_attention(*whole)
+    assert found.dtype == kind
+    torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=tolerance)

@@ -2,7 +2,6 @@
 
 import json
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from acouslic.stack import Geometry, Stack
 from phantom.dataset import case_name
 from phantom.render import mask_frame
 from phantom.truth import Truth, truth
-from training.anatomy import FARTHEST, LANDMARKS, Anatomy, anatomy_of, case_numbers, draw
+from training.anatomy import LANDMARKS, Anatomy, anatomy_of, case_numbers, draw
 from training.augment import NONE, NUMBERS, Augmentation, augment, sampling_grid
 from training.cache import Cache, finish_cache, open_cache, store_case
 from training.foundation import AnatomyFrames, AnatomyNet, FoundationTraining, MuonAndAdamW
@@ -82,7 +81,7 @@ def test_targets_go_wherever_augmentation_takes_their_frame(cache: Cache):
     assert share(moved > 0.95, maps[:, 0]) > 0.99 > 0.95 > share(moved > 0.95, still[:, 0])
 
 
-def test_height_is_small_on_optimal_frames_and_bounded_everywhere(cache: Cache):
+def test_height_is_small_on_optimal_frames_and_not_elsewhere(cache: Cache):
     case = cache.cases[0]
     optimal = np.flatnonzero(case.quality == 2).tolist()
     other = np.flatnonzero(case.quality == 0)[::20].tolist()
@@ -91,7 +90,6 @@ def test_height_is_small_on_optimal_frames_and_bounded_everywhere(cache: Cache):
     for rows in (optimal, other):
         maps, height = targets(cache, rows, torch.ones(len(rows), NUMBERS), NONE, SIZE)
         body = maps[:, 0] > 0
-        assert height.max() <= FARTHEST
         found.append(height[body].mean().item())
     assert found[0] < 0.4 < found[1]
 
@@ -104,27 +102,36 @@ def test_landmarks_of_the_standard_plane_are_seen_in_optimal_frames(cache: Cache
     assert area["skull"] == 0 and area["stomach"] < area["body"]
 
 
-def test_the_stage_learns_resumes_and_keeps_its_best_trunk(cache: Cache, tmp_path: Path):
+class Stopped(FoundationTraining):
+    """As if the machine went down at the start of the second epoch."""
+
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 1:
+            raise RuntimeError("stopped")
+
+
+def test_the_stage_learns_and_goes_on_where_it_was_stopped(cache: Cache, tmp_path: Path):
     recipe = Recipe(epochs=2, steps_per_epoch=4, batch_size=8, seed=3)
     machine = Machine(precision="fp32", accelerator="cpu")
     frames = AnatomyFrames(cache, SEED, case_numbers(SEED, CASES))
 
-    def trained(folder: Path, recipe: Recipe) -> AnatomyNet:
+    def trained(folder: Path, kind: type[FoundationTraining] = FoundationTraining) -> AnatomyNet:
         torch.manual_seed(0)
-        module = FoundationTraining(AnatomyNet(TRUNK), recipe, frames, frames)
+        module = kind(AnatomyNet(TRUNK), recipe, frames, frames)
         run(folder, module, machine, identity={})
         return module.network
 
-    network = trained(tmp_path / "run", recipe)
-    rows = read_history(tmp_path / "run")
+    straight = trained(tmp_path / "straight")
+    rows = read_history(tmp_path / "straight")
     assert float(rows[1]["loss/total"]) < float(rows[0]["loss/total"])
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = json.loads((tmp_path / "straight" / "result.json").read_text())
     assert {f"validation/{name}" for name in (*LANDMARKS, "score")} <= result.keys()
-    again = trained(tmp_path / "run", recipe)
-    for name, tensor in network.state_dict().items():
-        torch.testing.assert_close(again.state_dict()[name], tensor)
-    other = trained(tmp_path / "other", replace(recipe, seed=4))
-    assert not torch.equal(other.quality.weight, network.quality.weight)
+    with pytest.raises(RuntimeError, match="stopped"):
+        trained(tmp_path / "stopped", Stopped)
+    assert len(read_history(tmp_path / "stopped")) == 1
+    resumed = trained(tmp_path / "stopped")
+    for name, tensor in straight.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], tensor)
 
 
 def test_the_optimiser_goes_on_from_its_saved_state_as_if_never_stopped():

@@ -21,7 +21,8 @@ def demo_card(provenance: dict[str, Any]) -> str:
     """The demo bundle's card, Markdown."""
     figures = provenance["phantom_figures_on_held_out_cases"]
     data, base_data = provenance["phantoms"], provenance["base"]["phantoms"]
-    fitted = f"score {provenance['selection_fitted_on_held_out_phantoms']['score']:.3f}, optimistic"
+    optimistic = provenance["selection_fitted_on_held_out_phantoms"]["score"]
+    others = f"{base_data['validation']} held-out phantoms of seed {base_data['seed']}"
     found = ", ".join(f"{name} {figures[f'validation/{key}']:.3f}" for key, name in FIGURES)
     return f"""# Demo bundle: simulated images only
 
@@ -34,7 +35,7 @@ nothing for any pregnancy.**
 | adapters, heads | trained on {data["training"]} other phantoms, of seed {data["seed"]} |
 | held-out phantoms | {data["validation"]} of seed {data["seed"]}; they chose the best epoch |
 | phantom figures on those | {found}, before the selection was fitted |
-| selection | fitted on those and {base_data["validation"]} held-out phantoms of seed {base_data["seed"]}: {fitted} |
+| selection | fitted on those and {others}: score {optimistic:.3f}, optimistic |
 | made by | `python -m training demo`, code {provenance["code"]} |
 | licence | the project's own |
 """

@@ -185,7 +185,7 @@ def judge_on_grid(
     prediction = predict_case(network, case)
     judged = _remembered(case)
     spacing_mm = case.facts.spacing_mm[0]
-    # All that a threshold decides is the same for every other parameter.
+    # The grid varies nothing else that masks, outlines and their goodness depend on.
     weighed, outlines = {}, {}
     for config in configs:
         threshold = config.mask_threshold

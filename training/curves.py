@@ -1,4 +1,4 @@
-"""A run's curves as a picture: losses above, whole-stack figures below, over optimiser steps."""
+"""A run's curves as a picture: losses above, held-out cases below, over optimiser steps."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from training.runs import read_history
 
 CURVES = "curves.png"
-PANELS = {"loss": "loss", "validation": "held-out stacks"}
+PANELS = {"loss": "loss", "validation": "held-out cases"}
 
 
 def draw_curves(folder: Path) -> Path:

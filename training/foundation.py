@@ -1,5 +1,7 @@
 """The demo's foundation stage: a small trunk learns, from scratch, to see anatomy in phantoms.
 
+For one device: its losses are sums over a batch, and its validation is not gathered.
+
 Its heads are thrown away: a patch's token has to tell what the patch shows, and the pooled feature
 how well the frame suits.
 """
@@ -44,8 +46,8 @@ class AnatomyNet(nn.Module):
         self.config = config
         self.trunk = build_trunk(config)
         with torch.no_grad():
-            # Most of an ultrasound frame is dark: filters begin blind to how dark, and so the
-            # position does not drown what a patch shows.
+            # Most of an ultrasound frame is dark: filters begin all but blind to how dark, so that
+            # what a patch shows is not drowned.
             filters = self.trunk.conv1.weight
             filters -= filters.mean(dim=(1, 2, 3), keepdim=True)
             filters *= CONTRAST
@@ -180,7 +182,7 @@ class FoundationTraining(FrameTraining):
         body = landmarks[:, 0]
         off = functional.smooth_l1_loss(output.height, height, reduction="none", beta=0.2)
         losses = {
-            "bce": BCE * (each * inside).sum() / (inside.sum() * each[:, :, 0, 0].numel()),
+            "bce": BCE * (each * inside).mean() / inside.mean(),
             "dice": (1 - overlap / area).mean(),
             "height": (off * body).sum() / body.sum().clamp_min(1),
             "quality": balanced_cross_entropy(

@@ -39,7 +39,8 @@ class Recipe:
     """How a network is trained; an epoch is `steps_per_epoch` optimiser steps, as batches are
     drawn and not swept.
 
-    batch_size: frames a process and a backward pass; trunk_rate: for the trunk or its adapters;
+    batch_size: frames a process and a backward pass; trunk_rate: for the trunk or its adapters (in
+        the foundation stage for its blocks' matrices, head_rate for all the rest);
     warmup: share of all steps.
     """
 

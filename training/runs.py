@@ -1,7 +1,7 @@
 """One training run in one folder: started, resumed after whatever stopped it, and finished with
 its best weights.
 
-history.csv          a row an epoch: losses, learning rate, whole-stack figures
+history.csv          a row an epoch: losses, learning rate, figures of held-out cases
 last.ckpt, best.ckpt Lightning's, of the trained parameters only; best is by the validation score
 weights.safetensors  written last, from best.ckpt: all of the network but its frozen base; with it
                      the run is done
