@@ -149,6 +149,7 @@ def wfss_by_case(cases: Sequence[Case]) -> str:
         axes.set_ylim(0, 1.25)
         axes.set_yticks(np.arange(0, 1.01, 0.2))
         axes.set_xlabel("cases, best first")
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylabel("score of the case")
         axes.legend(ncols=3, loc="upper center", fontsize=9.5, columnspacing=1, handlelength=1)
         axes.set_title("Frame selection by case")
