@@ -82,9 +82,8 @@ def measure(stack: Stack, bundle: Bundle, rule: Rule = score_frames) -> Measurem
         prediction = predict(bundle.members, grid, tissue)
     with clock.stage("selection"):
         scores = rule(prediction, tissue, config)
-        ranking = selection.ranked(scores, tissue)
         outlines = Outlines(prediction, stack.geometry.spacing_mm[0], config.mask_threshold)
-        frame, outline = choose(ranking, scores, outlines)
+        frame, outline = choose(scores, tissue, outlines)
     return Measurement(
         frame=frame,
         sweep=stack.sweep_of(frame) + 1,
@@ -130,13 +129,15 @@ class Outlines:
         return self._known[frame]
 
 
-def choose(ranking: np.ndarray, scores: np.ndarray, outlines: Outlines) -> tuple[int, Outline]:
-    """The best-ranked frame whose mask the evaluator's procedure reads well, and its outline.
+def choose(scores: np.ndarray, tissue: np.ndarray, outlines: Outlines) -> tuple[int, Outline]:
+    """The best-scored tissue frame whose mask the evaluator's procedure reads well, and its
+    outline; `scores` and `tissue` are (T,).
 
     Only frames that score nearly as well as the best may take its place; where none is read well
     the least misread is taken, and where the network sees no abdomen at all, a circle of the
     population's mean.
     """
+    ranking = selection.ranked(scores, tissue)
     best = int(ranking[0])
     readable: list[tuple[float, int, Outline]] = []
     for frame in ranking[:CANDIDATES].tolist():

@@ -6,7 +6,7 @@ from acouslic.bundle import load_bundle
 from acouslic.ellipse import Ellipse, circumference_mm
 from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.segment import StackPrediction
-from acouslic.selection import SelectionConfig, ranked
+from acouslic.selection import SelectionConfig
 from acouslic.stack import Geometry, Stack
 
 SIDE = 128
@@ -40,7 +40,7 @@ def prediction(quality: dict[int, float], ellipses: dict[int, Ellipse]) -> Stack
 
 def choose(found: StackPrediction):
     scores = pipeline.score_frames(found, TISSUE, CONFIG)
-    return pipeline.choose(ranked(scores, TISSUE), scores, outlines(found))
+    return pipeline.choose(scores, TISSUE, outlines(found))
 
 
 def outlines(found: StackPrediction) -> pipeline.Outlines:
@@ -62,7 +62,7 @@ def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(cap
     caplog.set_level("INFO")
     found = prediction({4: 0.95, 8: 0.9}, {4: CUT_THRICE, 8: INSIDE})
     even = np.where(TISSUE, found.quality[:, 2], 0)
-    frame, _ = pipeline.choose(ranked(even, TISSUE), even, outlines(found))
+    frame, _ = pipeline.choose(even, TISSUE, outlines(found))
     assert frame == 8
     assert "frame 4 scores best" in caplog.text
 
@@ -70,7 +70,7 @@ def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(cap
 def test_a_misread_mask_is_still_written_where_nothing_else_is_as_good(caplog):
     found = prediction({4: 0.95, 8: 0.1}, {4: CUT_THRICE, 8: INSIDE})
     even = np.where(TISSUE, found.quality[:, 2], 0)
-    frame, outline = pipeline.choose(ranked(even, TISSUE), even, outlines(found))
+    frame, outline = pipeline.choose(even, TISSUE, outlines(found))
     assert frame == 4
     assert outline.mask.any()
     assert "differs by" in caplog.text

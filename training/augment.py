@@ -74,17 +74,27 @@ def augment(
     `frames` and `masks` are (B, S, S) uint8, `uniform` (B, NUMBERS) in [0, 1). Returns frames as
     float32 in 0..255 and masks as float32 in 0..1; a mask goes wherever its frame goes.
     """
+    where = sampling_grid(uniform, frames.shape[-1], config)
+    inside = grid_fan(frames.shape[-1]).mask.to(frames.device)
+    return augment_frames(frames, where, uniform, config), _moved(masks, where) * inside
+
+
+def augment_frames(
+    frames: torch.Tensor, where: torch.Tensor, uniform: torch.Tensor, config: Augmentation
+) -> torch.Tensor:
+    """The frames alone, moved as `where` (their `sampling_grid`) says."""
     fan = grid_fan(frames.shape[-1])
     gain, gamma, depth, *_ = uniform.unbind(dim=1)
-    pair = torch.stack([frames.float() / 255, masks.float() / 255], dim=1)
-    where = sampling_grid(uniform, frames.shape[-1], config)
-    moved = functional.grid_sample(pair, where, mode="bilinear", align_corners=False)
-    x = moved[:, 0].clamp_min(1e-6) ** _ratio(gamma, config.gamma_ratio)[:, None, None]
+    x = _moved(frames, where).clamp_min(1e-6) ** _ratio(gamma, config.gamma_ratio)[:, None, None]
     slope = config.depth * (2 * depth - 1)[:, None, None]
     x = x * _ratio(gain, config.gain_ratio)[:, None, None]
     x = x * torch.exp(slope * (_depth(fan, frames.shape[-1]).to(x.device) - 0.5))
-    inside = fan.mask.to(x.device)
-    return x.clamp(0, 1) * inside * 255, moved[:, 1] * inside
+    return x.clamp(0, 1) * fan.mask.to(x.device) * 255
+
+
+def _moved(images: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    images = images[:, None].float() / 255
+    return functional.grid_sample(images, where, mode="bilinear", align_corners=False)[:, 0]
 
 
 def sampling_grid(uniform: torch.Tensor, size: int, config: Augmentation) -> torch.Tensor:

@@ -21,9 +21,8 @@ def demo_card(provenance: dict[str, Any]) -> str:
     """The demo bundle's card, Markdown."""
     figures = provenance["phantom_figures_on_held_out_cases"]
     data, base_data = provenance["phantoms"], provenance["base"]["phantoms"]
-    optimistic = provenance["selection_fitted_on_held_out_phantoms"]["score"]
-    others = f"{base_data['validation']} held-out phantoms of seed {base_data['seed']}"
-    found = ", ".join(f"{name} {figures[f'validation/{key}']:.3f}" for key, name in FIGURES)
+    fitted = figures["fitted_selection"]
+    found = ", ".join(f"{name} {fitted[key]:.3f}" for key, name in FIGURES)
     return f"""# Demo bundle: simulated images only
 
 **Trained on phantoms, not on patients. It shows that the software works; its measurements mean
@@ -33,9 +32,9 @@ nothing for any pregnancy.**
 |---|---|
 | base | small ViT, from scratch, {base_data["training"]} phantoms of seed {base_data["seed"]} |
 | adapters, heads | trained on {data["training"]} other phantoms, of seed {data["seed"]} |
-| held-out phantoms | {data["validation"]} of seed {data["seed"]}; they chose the best epoch |
-| phantom figures on those | {found}, before the selection was fitted |
-| selection | fitted on those and {others}: score {optimistic:.3f}, optimistic |
+| members | {provenance["members"]}: mean of their mask logits and quality probabilities |
+| held-out phantoms | {figures["cases"]}, of both seeds; they chose epochs and selection |
+| phantom figures on those | {found}; optimistic |
 | made by | `python -m training demo`, code {provenance["code"]} |
 | licence | the project's own |
 """

@@ -32,10 +32,11 @@ def add_demo(subparsers: Subparsers) -> None:
     parser.add_argument("--output", type=Path, default=DEMO_OUTPUT)
     parser.add_argument("--work", type=Path, default=Path("demo-work"))
     parser.add_argument("--cases", type=int, nargs=2, metavar=("A", "B"))
-    parser.add_argument("--held-out", type=int, help="phantoms of each stage to validate on")
+    parser.add_argument("--held-out", type=int, nargs=2, metavar=("A", "B"))
     parser.add_argument("--epochs", type=int, nargs=2, metavar=("A", "B"))
     parser.add_argument("--steps-per-epoch", type=int)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--members", type=int)
     _add_machine(parser)
     parser.set_defaults(command=_demo)
 
@@ -45,7 +46,7 @@ def _demo(options: argparse.Namespace) -> None:
 
     changes = {
         name: getattr(options, name)
-        for name in ("cases", "held_out", "epochs", "steps_per_epoch", "batch_size")
+        for name in ("cases", "held_out", "epochs", "steps_per_epoch", "batch_size", "members")
         if getattr(options, name) is not None
     }
     build_demo(options.work, options.output, demo_options(**changes), _machine(options))

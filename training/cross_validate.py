@@ -10,7 +10,7 @@ other folds chose.
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -23,7 +23,6 @@ from tqdm import tqdm
 from acouslic import pipeline, selection
 from acouslic.errors import InputError
 from acouslic.lora import LoraConfig, add_lora, merge_lora
-from acouslic.mask import Outline
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.selection import SelectionConfig
 from evaluation.intervals import mean_intervals
@@ -153,7 +152,7 @@ def _judge_fold(
             if network is None:
                 network = trained_network(folder, base)[0].to(device)
                 merge_lora(network.trunk)
-            found = judge_on_grid(case, network, configs)
+            found = judge_on_grid(case, [network], configs)
             _write_judged(path, found, configs)
         yield found
 
@@ -178,12 +177,11 @@ def _write_judged(path: Path, found: list[Figures], configs: list[SelectionConfi
 
 
 def judge_on_grid(
-    case: CachedCase, network: AbdomenNet, configs: list[SelectionConfig]
+    case: CachedCase, members: Sequence[AbdomenNet], configs: list[SelectionConfig]
 ) -> list[Figures]:
-    """One case's figures for each selection, from one pass of the network, by shipped stages."""
+    """One case's figures for each selection, from one prediction, by the shipped stages."""
     tissue = tissue_of(case)
-    prediction = predict_case(network, case)
-    judged = _remembered(case)
+    prediction = predict_case(members, case)
     spacing_mm = case.facts.spacing_mm[0]
     # The grid varies nothing else that masks, outlines and their goodness depend on.
     weighed, outlines = {}, {}
@@ -192,25 +190,16 @@ def judge_on_grid(
         if threshold not in weighed:
             weighed[threshold] = pipeline.evidence(prediction, tissue, config)
             outlines[threshold] = pipeline.Outlines(prediction, spacing_mm, threshold)
+    known: dict[tuple[float, int], Figures] = {}
     result = []
     for config in configs:
-        scores = selection.frame_scores(*weighed[config.mask_threshold], tissue, config)
-        ranking = selection.ranked(scores, tissue)
-        result.append(judged(*pipeline.choose(ranking, scores, outlines[config.mask_threshold])))
+        threshold = config.mask_threshold
+        scores = selection.frame_scores(*weighed[threshold], tissue, config)
+        frame, outline = pipeline.choose(scores, tissue, outlines[threshold])
+        if (threshold, frame) not in known:
+            known[threshold, frame] = figures(judge_outline(case, frame, outline))
+        result.append(known[threshold, frame])
     return result
-
-
-def _remembered(case: CachedCase) -> Callable[[int, Outline], Figures]:
-    """Judges an outline on a frame of the case, each different one once."""
-    known: dict[tuple[int, bytes], Figures] = {}
-
-    def judged(frame: int, outline: Outline) -> Figures:
-        key = (frame, np.packbits(outline.mask).tobytes())
-        if key not in known:
-            known[key] = figures(judge_outline(case, frame, outline))
-        return known[key]
-
-    return judged
 
 
 def summarise(judged: list[Judged], configs: list[SelectionConfig]) -> dict[str, Any]:

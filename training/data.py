@@ -131,21 +131,29 @@ class TrainingFrames(Dataset[Batch]):
         self._frames = [case.frames for case in cache.cases]
         self._masks = [case.masks for case in cache.cases]
 
-    def __getitem__(self, draw: Draw) -> Batch:
+    def __getitem__(self, draw: Draw) -> Any:
         return self.__getitems__([draw])
 
-    def __getitems__(self, draws: list[Draw]) -> Batch:
+    def __getitems__(self, draws: list[Draw]) -> Any:
         size = self.cache.size
         masks = np.zeros((len(draws), size, size), np.uint8)
-        quality = np.empty(len(draws), np.int64)
         for k, draw in enumerate(draws):
             case = self.cache.cases[draw.case]
-            quality[k] = case.quality[draw.row]
-            if quality[k]:
+            if case.quality[draw.row]:
                 masks[k] = self._masks[draw.case][case.mask_row[draw.row]]
+        frames, quality, uniform = self.without_masks(draws)
+        return Batch(frames, torch.from_numpy(masks), quality, uniform)
+
+    def without_masks(self, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Frames, quality and uniform numbers of a batch."""
         frames = np.stack([self._frames[draw.case][draw.row] for draw in draws])
+        quality = np.array([self.cache.cases[draw.case].quality[draw.row] for draw in draws])
         uniform = np.stack([draw.uniform for draw in draws])
-        return Batch(*map(torch.from_numpy, (frames, masks, quality, uniform)))
+        return (
+            torch.from_numpy(frames),
+            torch.from_numpy(quality.astype(np.int64)),
+            torch.from_numpy(uniform),
+        )
 
 
 def _as_is(batch: Any) -> Any:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from acouslic.network import QUALITY, TrunkConfig, build_trunk, patches_in_fan, trunk_features
 from acouslic.preprocess import normalise
 from training.anatomy import LANDMARKS, Anatomy, anatomy_of, draw
-from training.augment import NONE, NUMBERS, augment, grid_fan, sampling_grid
+from training.augment import NONE, NUMBERS, augment_frames, grid_fan, sampling_grid
 from training.cache import Cache
 from training.data import Draw, TrainingFrames
 from training.losses import balanced_cross_entropy
@@ -87,12 +87,11 @@ class AnatomyFrames(TrainingFrames):
         self._anatomy = [anatomy_of(case, seed, numbers[case.facts.uuid]) for case in cache.cases]
 
     def __getitems__(self, draws: list[Draw]) -> Any:
-        batch = super().__getitems__(draws)
         parts = [
             torch.stack([self._anatomy[draw.case][part][draw.row] for draw in draws])
             for part in range(len(Anatomy._fields))
         ]
-        return AnatomyBatch(batch.frames, batch.quality, batch.uniform, Anatomy(*parts))
+        return AnatomyBatch(*self.without_masks(draws), Anatomy(*parts))
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -150,12 +149,9 @@ class FoundationTraining(FrameTraining):
         *,
         workers: int = 0,
     ) -> None:
-        super().__init__(network, recipe, training.cache, validation.cache, workers=workers)
-        self._frames, self._held_out = training, validation
+        super().__init__(network, recipe, training, validation.cache, workers=workers)
+        self._held_out = validation
         self.counted: list[torch.Tensor] = []
-
-    def frames(self) -> TrainingFrames:
-        return self._frames
 
     def optimiser(self) -> torch.optim.Optimizer:
         recipe = self.recipe
@@ -169,7 +165,8 @@ class FoundationTraining(FrameTraining):
     def losses(self, batch: AnatomyBatch) -> dict[str, torch.Tensor]:
         config, size = self.recipe.augmentation, self.network.size
         with torch.no_grad():
-            frames, _ = augment(batch.frames, batch.frames, batch.uniform, config)
+            where = sampling_grid(batch.uniform, batch.frames.shape[-1], config)
+            frames = augment_frames(batch.frames, where, batch.uniform, config)
             landmarks, height = draw(batch.anatomy, sampling_grid(batch.uniform, size, config))
             inside = grid_fan(size).mask.to(frames.device)
         output = self.network(normalise(frames))

@@ -72,16 +72,16 @@ class FrameTraining(lightning.LightningModule):
         self,
         network: torch.nn.Module,
         recipe: Recipe,
-        training: Cache,
+        training: TrainingFrames,
         validation: Cache,
         *,
         workers: int = 0,
     ) -> None:
         super().__init__()
         self.network, self.recipe = network, recipe
-        self.training_cache, self.validation_cache = training, validation
+        self.training_frames, self.validation_cache = training, validation
         self.workers = workers
-        self.pools = FramePools(training)
+        self.pools = FramePools(training.cache)
         # Weights follow the drawn shares, so that a class counts alike however often it is drawn.
         self.class_weights: torch.Tensor
         self.register_buffer("class_weights", class_weights(recipe.shares), persistent=False)
@@ -94,10 +94,6 @@ class FrameTraining(lightning.LightningModule):
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
         """The losses of a batch, augmented as its own numbers say; `total` is minimised."""
         raise NotImplementedError
-
-    def frames(self) -> TrainingFrames:
-        """What batches are looked up in."""
-        return TrainingFrames(self.training_cache)
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
@@ -113,7 +109,7 @@ class FrameTraining(lightning.LightningModule):
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
         )
-        return training_loader(self.frames(), batches, self.workers)
+        return training_loader(self.training_frames, batches, self.workers)
 
     def val_dataloader(self) -> DataLoader[int]:
         count, trainer = len(self.validation_cache.cases), self.trainer
@@ -193,7 +189,7 @@ class AbdomenTraining(FrameTraining):
         *,
         workers: int = 0,
     ) -> None:
-        super().__init__(network, recipe, training, validation, workers=workers)
+        super().__init__(network, recipe, TrainingFrames(training), validation, workers=workers)
         self.judged: list[Figures] = []
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -214,7 +210,7 @@ class AbdomenTraining(FrameTraining):
 
     def validation_step(self, index: int, batch_idx: int) -> None:
         case = self.validation_cache.cases[index]
-        prediction = predict_case(self.network, case, self.recipe.batch_size)
+        prediction = predict_case([self.network], case, self.recipe.batch_size)
         self.judged.append(figures(judge(case, prediction, SelectionConfig())))
 
     def on_validation_epoch_end(self) -> None:

@@ -105,8 +105,8 @@ def _claim(folder: Path, module: FrameTraining, identity: dict[str, Any]) -> Non
     facts = {
         **identity,
         "recipe": asdict(module.recipe),
-        "size": module.training_cache.size,
-        "training": [case.facts.uuid for case in module.training_cache.cases],
+        "size": module.training_frames.cache.size,
+        "training": [case.facts.uuid for case in module.training_frames.cache.cases],
         "validation": [case.facts.uuid for case in module.validation_cache.cases],
     }
     text = json.dumps(facts, indent=1)

@@ -2,12 +2,13 @@
 the challenge's metrics.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from acouslic import pipeline, selection
+from acouslic import pipeline
 from acouslic.fan import CHALLENGE_FAN
 from acouslic.mask import Outline
 from acouslic.network import AbdomenNet
@@ -37,19 +38,20 @@ def tissue_of(case: CachedCase) -> np.ndarray:
     return tissue
 
 
-def predict_case(network: AbdomenNet, case: CachedCase, batch_size: int = 16) -> StackPrediction:
+def predict_case(
+    members: Sequence[AbdomenNet], case: CachedCase, batch_size: int = 16
+) -> StackPrediction:
     """What the shipped stage says of a cached case."""
     frames = torch.from_numpy(np.array(case.frames))
-    return predict([network], frames, tissue_of(case), batch_size)
+    return predict(members, frames, tissue_of(case), batch_size)
 
 
 def judge(case: CachedCase, prediction: StackPrediction, config: SelectionConfig) -> CaseMetrics:
     """The challenge's metrics of what the pipeline would write for this prediction."""
     tissue = tissue_of(case)
     scores = pipeline.score_frames(prediction, tissue, config)
-    ranking = selection.ranked(scores, tissue)
     outlines = pipeline.Outlines(prediction, case.facts.spacing_mm[0], config.mask_threshold)
-    return judge_outline(case, *pipeline.choose(ranking, scores, outlines))
+    return judge_outline(case, *pipeline.choose(scores, tissue, outlines))
 
 
 def judge_outline(case: CachedCase, frame: int, outline: Outline) -> CaseMetrics:
