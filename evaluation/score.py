@@ -24,7 +24,7 @@ from evaluation.predictions import (
     find_predictions,
     read_prediction,
 )
-from evaluation.truth import TruthCase, find_truth, read_fan_mask, read_subjects
+from evaluation.truth import SIMULATED, TruthCase, find_truth, read_fan_mask, read_subjects
 from evaluation.work import in_processes
 
 METRICS_FILE, CASES_FILE = "metrics.json", "cases.csv"
@@ -262,7 +262,8 @@ def _describe(settings: Settings, cases: Sequence[Mapping[str, Any]]) -> dict[st
         "n_subjects": len({case["subject_id"] for case in cases}),
         "bootstrap": {"over": "subjects", "resamples": RESAMPLES, "seed": settings.seed},
         "bundle_id": next((note["bundle_id"] for note in notes if "bundle_id" in note), None),
-        "simulated": any(note.get("simulated") is True for note in notes),
+        "simulated": (settings.truth / SIMULATED).is_file()
+        or any(note.get("simulated") is True for note in notes),
     }
 
 

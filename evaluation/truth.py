@@ -24,6 +24,8 @@ EVALUATOR_CIRCUMFERENCES = "fetal_abdominal_circumference.json"
 TRAINING_MASKS = Path("masks/stacked_fetal_abdomen")
 TRAINING_IMAGES = Path("images/stacked_fetal_ultrasound")
 TRAINING_CIRCUMFERENCES = Path("circumferences/fetal_abdominal_circumferences_per_sweep.csv")
+# What the project's phantoms leave in a data set.
+SIMULATED = "phantoms.json"
 AC_KEYS = tuple(f"sweep_{sweep}_ac_mm" for sweep in range(1, SWEEPS + 1))
 # No fetus has this abdomen; version 1.0 of the public data has every AC exactly twice too large.
 LARGEST_AC_MM = 500.0

@@ -3,11 +3,14 @@
 images/stacked_fetal_ultrasound/<uuid>.mha      (840, 562, 744) uint8
 masks/stacked_fetal_abdomen/<uuid>.mha          0 none, 1 optimal, 2 suboptimal
 circumferences/fetal_abdominal_circumferences_per_sweep.csv
+
+and beside them phantoms.json, by which whoever reads the set knows that it is simulated.
 """
 
 import csv
 import hashlib
 import io
+import json
 import logging
 import multiprocessing
 import sys
@@ -28,6 +31,7 @@ from phantom.truth import truth
 IMAGES = Path("images", "stacked_fetal_ultrasound")
 MASKS = Path("masks", "stacked_fetal_abdomen")
 TABLE = Path("circumferences", "fetal_abdominal_circumferences_per_sweep.csv")
+SIMULATED = "phantoms.json"
 COLUMNS = ("uuid", "subject_id", *(f"sweep_{i + 1}_ac_mm" for i in range(SWEEPS)))
 
 log = logging.getLogger("phantom")
@@ -68,6 +72,8 @@ def write_dataset(folder: Path, *, seed: int, cases: range, workers: int) -> lis
         )
     for part in (IMAGES, MASKS, TABLE.parent):
         (folder / part).mkdir(parents=True)
+    made = json.dumps({"seed": seed, "cases": [cases.start, cases.stop]})
+    write_whole(folder / SIMULATED, [made.encode()])
     on_terminal = sys.stderr.isatty()
     rows = []
     for row in tqdm(

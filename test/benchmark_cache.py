@@ -34,7 +34,7 @@ def write_cache(folder: Path, n_cases: int, *, subjects: int | None = None) -> C
             fingerprint="test",
         )
         uuids.append(uuid)
-    finish_cache(folder, uuids, SIZE)
+    finish_cache(folder, uuids, SIZE, simulated=True)
     return open_cache(folder)
 
 

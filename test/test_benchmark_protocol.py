@@ -56,7 +56,7 @@ def published_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
             folder.name, f"subject-{number % 281}", 840, (562, 744), (0.28, 0.28), ac_mm, 224, ""
         )
         cases.append(CachedCase(folder, facts))
-    return Cache(root, 224, tuple(cases))
+    return Cache(root, 224, False, tuple(cases))
 
 
 def test_the_papers_split_has_the_published_counts(published_cache: Cache) -> None:

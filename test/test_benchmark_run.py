@@ -73,6 +73,7 @@ def test_results_tables_and_plots(cache_folder: Path, tmp_path: Path) -> None:
         text = (tmp_path / name).read_text()
         assert "made in a test" in text
         assert "Stand-ins" in text
+        assert "Phantoms: these frames are simulated" in text
         assert "0.7253 ± 0.030" in text
         assert "4,008,829" in text
         assert "EfficientNet: stand-in: timm test_efficientnet, from random weights" in text

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from evaluation.__main__ import main
 from evaluation.intervals import mean_intervals
 from evaluation.labels import Labels, read_labels
 from evaluation.metrics import AVERAGED_KEYS, case_metrics
+from evaluation.truth import SIMULATED
 
 N_FRAMES = 12
 CASES = ("case-a", "case-b", "case-c")
@@ -523,6 +525,19 @@ def test_report_of_truth_without_images_and_of_a_missing_answer(
     assert "counted as the worst" in page
     images = dataset / "images/stacked_fetal_ultrasound"
     assert report(tmp_path / "s", tmp_path / "with.html", "--images", str(images)) != page
+
+
+def test_truth_of_phantoms_makes_the_figures_simulated(
+    answers: Path, dataset: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "real").mkdir()
+    for name in CASES:
+        shutil.copytree(answers / name, tmp_path / "real" / name)
+    phantoms = shutil.copytree(dataset, tmp_path / "phantoms")
+    (phantoms / SIMULATED).write_text("{}")
+    for truth, simulated in ((dataset, False), (phantoms, True)):
+        assert score(tmp_path / "real", truth, tmp_path / truth.name) == 0
+        assert metrics_of(tmp_path / truth.name)["settings"]["simulated"] is simulated
 
 
 def test_names_from_files_are_escaped_in_the_report(scored: Path, tmp_path: Path) -> None:

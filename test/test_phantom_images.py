@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, FRAMES_PER_SWEEP, SPACING_MM, SWEEPS
 from phantom import dataset
 from phantom.__main__ import main
-from phantom.dataset import COLUMNS, IMAGES, MASKS, TABLE, case_name
+from phantom.dataset import COLUMNS, IMAGES, MASKS, SIMULATED, TABLE, case_name
 from phantom.metaimage import write_mha
 from phantom.render import FRAMES, Renderer, mask_frame
 from phantom.truth import truth
@@ -103,7 +103,7 @@ def test_dataset_has_the_challenges_layout(tmp_path: Path, few_frames: None):
     assert main([str(tmp_path), "--cases", "1", "--seed", "6", "--first", "3"]) == 0
     name = case_name(6, 3)
     files = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.*"))
-    assert files == sorted([TABLE, IMAGES / f"{name}.mha", MASKS / f"{name}.mha"])
+    assert files == sorted([Path(SIMULATED), TABLE, IMAGES / f"{name}.mha", MASKS / f"{name}.mha"])
     _check_case(tmp_path, name, case=3)
 
 

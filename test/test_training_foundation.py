@@ -45,7 +45,8 @@ def cache(known: list[Truth], tmp_path_factory: pytest.TempPathFactory) -> Cache
         stack = Stack(case_name(SEED, number), frames, geometry)
         facts = {"subject": f"s{number}", "ac_mm": [200.0] * 6, "size": SIZE, "fingerprint": ""}
         store_case(folder, stack, labels, **facts)
-    finish_cache(folder, [case_name(SEED, number) for number in range(CASES)], SIZE)
+    names = [case_name(SEED, number) for number in range(CASES)]
+    finish_cache(folder, names, SIZE, simulated=True)
     return open_cache(folder)
 
 

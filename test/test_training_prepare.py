@@ -9,6 +9,8 @@ import SimpleITK as sitk
 from acouslic.errors import InputError
 from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.preprocess import to_grid
+from evaluation import truth
+from phantom.dataset import SIMULATED
 from training import prepare as preparing
 from training.cache import open_cache
 from training.dataset import AC_COLUMNS, AC_TABLE, IMAGES, MASKS, DatasetError
@@ -83,6 +85,16 @@ def test_the_cache_holds_what_the_files_hold(data: DataSet, tmp_path: Path):
     # Coverage keeps the area of the mask to well below a grid pixel.
     area = case.masks[0].sum() / 255 * (744 / SIZE) ** 2
     assert area == pytest.approx(200 * 200, rel=0.01)
+
+
+def test_a_cache_of_phantoms_says_so(data: DataSet, tmp_path: Path):
+    data.add("case", labels({2: 1}), {2: "210"}, seed=1)
+    for simulated in (False, True):
+        if simulated:
+            (data.root / SIMULATED).write_text("{}")
+        prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
+        assert open_cache(tmp_path / "cache").simulated is simulated
+    assert SIMULATED == truth.SIMULATED
 
 
 def test_a_second_run_reads_only_what_is_new_or_changed(

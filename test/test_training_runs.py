@@ -77,7 +77,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     folder = tmp_path_factory.mktemp("cache")
     for number in range(CASES):
         store(folder, number, subject=f"s{number % 5}", optimal=number not in (1, 4))
-    finish_cache(folder, [f"case-{number}" for number in range(CASES)], SIZE)
+    finish_cache(folder, [f"case-{number}" for number in range(CASES)], SIZE, simulated=True)
     return open_cache(folder)
 
 
@@ -98,7 +98,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     trunk = AbdomenNet(config).trunk
     folder = tmp_path_factory.mktemp("base") / "base"
-    provenance = {"simulated": True, "what": "random"}
+    provenance = {"simulated": False, "what": "random"}
     save_base(folder, config.trunk, trunk.state_dict(), provenance, torch.float32)
     return folder
 
@@ -228,7 +228,7 @@ def test_a_finished_run_is_not_repeated_and_another_recipe_is_refused(
 
 
 def test_a_cache_of_another_size_is_refused(cache: Cache, base: Path, tmp_path: Path):
-    finish_cache(tmp_path, [], 64)
+    finish_cache(tmp_path, [], 64, simulated=False)
     with pytest.raises(InputError, match="--size 32"):
         fit(tmp_path, base, tmp_path / "runs", options(), CPU)
 
@@ -387,7 +387,7 @@ def test_an_untrained_fold_is_named(finished: Path, cache: Cache, base: Path, tm
 
 
 def pack_options(*, merge: bool, folds: tuple[int, ...] = (0,)) -> PackOptions:
-    return PackOptions("tiny", folds, merge=merge, dtype=torch.float32, simulated=True)
+    return PackOptions("tiny", folds, merge=merge, dtype=torch.float32)
 
 
 def test_packed_merged_and_apart_are_one_network_with_its_papers(

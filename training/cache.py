@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from acouslic.preprocess import to_grid
 from acouslic.stack import Stack, sweep_slices
 from training.dataset import QUALITY_OF_LABEL
 
-FORMAT = 1
+FORMAT = 2
 CHUNK_FRAMES = 64
 
 
@@ -107,17 +107,20 @@ class CachedCase:
 
 @dataclass(frozen=True)
 class Cache:
-    """A whole cache: `size` is the side of its frames in pixels."""
+    """A whole cache: `size` is the side of its frames in pixels, `simulated` that they are of
+    phantoms.
+    """
 
     folder: Path
     size: int
+    simulated: bool
     cases: tuple[CachedCase, ...]
 
     def select(self, uuids: Sequence[str]) -> "Cache":
         """The same cache with only these cases."""
         wanted = set(uuids)
         chosen = tuple(case for case in self.cases if case.facts.uuid in wanted)
-        return Cache(self.folder, self.size, chosen)
+        return replace(self, cases=chosen)
 
 
 def open_cache(folder: Path) -> Cache:
@@ -140,13 +143,13 @@ def open_cache(folder: Path) -> Cache:
             advice="prepare it again with this version",
         )
     cases = tuple(CachedCase(folder / uuid, read_facts(folder / uuid)) for uuid in facts["cases"])
-    return Cache(folder, facts["size"], cases)
+    return Cache(folder, facts["size"], facts["simulated"], cases)
 
 
-def finish_cache(folder: Path, uuids: Sequence[str], size: int) -> None:
+def finish_cache(folder: Path, uuids: Sequence[str], size: int, *, simulated: bool) -> None:
     """Declare the cache whole, with the cases in this order."""
-    text = json.dumps({"format": FORMAT, "size": size, "cases": list(uuids)}, indent=1)
-    write_atomically(folder / "cache.json", text)
+    facts = {"format": FORMAT, "size": size, "simulated": simulated, "cases": list(uuids)}
+    write_atomically(folder / "cache.json", json.dumps(facts, indent=1))
 
 
 def has_case(folder: Path, uuid: str, *, size: int, fingerprint: str) -> bool:

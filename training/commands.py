@@ -145,7 +145,6 @@ def add_pack(subparsers: Subparsers) -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[0], help="several: an ensemble")
     parser.add_argument("--merge", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16")
-    parser.add_argument("--simulated", action="store_true", help="the data were phantoms: say so")
     parser.set_defaults(command=_pack)
 
 
@@ -157,7 +156,6 @@ def _pack(options: argparse.Namespace) -> None:
         folds=tuple(options.folds),
         merge=options.merge,
         dtype=_dtype(options.dtype),
-        simulated=options.simulated,
     )
     pack(options.runs, options.base, options.output, what)
 

@@ -22,7 +22,7 @@ from acouslic.bundle import save_bundle
 from acouslic.lora import LoraConfig, add_lora
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from acouslic.selection import SelectionConfig
-from phantom.dataset import write_dataset
+from phantom.dataset import SIMULATED, write_dataset
 from training.anatomy import case_numbers
 from training.augment import Augmentation
 from training.base import PROVENANCE, load_base, save_base
@@ -160,8 +160,8 @@ def phantom_cache(folder: Path, phantoms: Phantoms, *, size: int, workers: int) 
         numbers = range(first, min(first + CHUNK_CASES, total))
         uuids += _add_phantoms(folder, phantoms.seed, numbers, size=size, workers=workers)
         log.info("%d of %d phantoms of seed %d", len(uuids), total, phantoms.seed)
-    finish_cache(folder, uuids, size)
-    write_atomically(folder / "phantoms.json", json.dumps(asdict(phantoms)))
+    finish_cache(folder, uuids, size, simulated=True)
+    write_atomically(folder / SIMULATED, json.dumps(asdict(phantoms)))
     return open_cache(folder)
 
 
@@ -179,7 +179,7 @@ def _add_phantoms(folder: Path, seed: int, numbers: range, *, size: int, workers
 
 
 def _holds(folder: Path, phantoms: Phantoms) -> bool:
-    path = folder / "phantoms.json"
+    path = folder / SIMULATED
     return path.is_file() and json.loads(path.read_text()) == asdict(phantoms)
 
 

@@ -57,7 +57,7 @@ def fit(
         folder,
         module,
         machine,
-        identity=identity(network, base, options),
+        identity={**identity(network, base, options), "simulated": cache.simulated},
         validate_every=options.validate_every,
     )
     draw_curves(folder)

@@ -32,13 +32,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PackOptions:
-    """Which folds, and how; `simulated` says that the training data were phantoms."""
+    """Which folds, and how."""
 
     name: str
     folds: tuple[int, ...]
     merge: bool
     dtype: torch.dtype
-    simulated: bool
 
 
 def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
@@ -102,13 +101,13 @@ def _provenance(
 ) -> dict[str, Any]:
     runs = [read_options(folder) for folder in folders]
     validation = {key: value for key, value in report.items() if key != "by_case"}
-    base_provenance = load_base(base)[2]
+    base_provenance, phantoms = load_base(base)[2], any(run["simulated"] for run in runs)
     return {
         "name": options.name,
-        "simulated": options.simulated or base_provenance["simulated"],
+        "simulated": phantoms or base_provenance["simulated"],
         "intended_use": INTENDED_USE,
-        "data": SIMULATED_DATA if options.simulated else DATA,
-        "data_licence": "none needed" if options.simulated else DATA_LICENCE,
+        "data": SIMULATED_DATA if phantoms else DATA,
+        "data_licence": "none needed" if phantoms else DATA_LICENCE,
         "base": base_provenance,
         "members": len(folders),
         "merged": options.merge,

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from acouslic.errors import AcouslicError
 from acouslic.stack import read_stack
+from phantom.dataset import SIMULATED
 from training.cache import finish_cache, has_case, store_case
 from training.dataset import DatasetError, Entry, frame_labels, read_entries, read_labels
 
@@ -37,10 +38,12 @@ class Job:
 
 def prepare(dataset: Path, cache: Path, *, size: int, workers: int) -> None:
     """Check `dataset` and write its cache; cases that the cache already holds are not read again.
+    A cache of phantoms says so, to all that is made of it.
 
     Raises DatasetError after logging every problem, one a line.
     """
-    finish_cache(cache, add_cases(dataset, cache, size=size, workers=workers), size)
+    uuids = add_cases(dataset, cache, size=size, workers=workers)
+    finish_cache(cache, uuids, size, simulated=(dataset / SIMULATED).is_file())
 
 
 def add_cases(dataset: Path, cache: Path, *, size: int, workers: int) -> list[str]:

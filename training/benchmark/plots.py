@@ -4,6 +4,7 @@ Each is drawn from the predictions of the trials, the last three of trial 0 alon
 """
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from training.benchmark.trial import EMBEDDINGS
 DPI = 110
 SHOWN_SWEEPS = 3
 COLUMNS = 4
+TITLE_WIDTH = 22
 QUALITY_COLOURS = ("#9aa5b1", "#e08e0b", "#1a7f37")
 # Okabe and Ito's colours, which colour-blind readers tell apart, then two more; lines by turns.
 COLOURS = (
@@ -36,9 +38,9 @@ def draw_plots(
 ) -> list[str]:
     """Draw what there is data for; returns the files' names."""
     first = {name: read_trials(output, name)[0] for name in summaries}
-    titles = {name: each["title"] for name, each in summaries.items()}
+    titles = {name: fill(each["title"], TITLE_WIDTH) for name, each in summaries.items()}
     figures = {
-        "f1.png": _f1(summaries),
+        "f1.png": _f1(summaries, titles),
         "precision_recall.png": _precision_recall(first, titles, test),
         "sweep_scores.png": _sweep_scores(first, titles, test),
         "embeddings.png": _embeddings(output, titles),
@@ -60,7 +62,7 @@ def _style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[turn % len(LINES)]}
 
 
-def _f1(summaries: dict[str, Any]) -> Figure:
+def _f1(summaries: dict[str, Any], titles: dict[str, str]) -> Figure:
     """Mean F1 with its interval, each trial, and the published figure."""
     figure = _figure(8, 1.6 + 0.42 * len(summaries))
     axes = figure.subplots()
@@ -76,7 +78,7 @@ def _f1(summaries: dict[str, Any]) -> Figure:
                 summary["published"]["f1"], row, "D", mfc="none", color="#d55e00",
                 label="paper, real data" * first,
             )  # fmt: skip
-    axes.set_yticks(range(len(summaries)), [each["title"] for each in summaries.values()])
+    axes.set_yticks(range(len(titles)), list(titles.values()))
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("F1, annotated or not")

@@ -28,7 +28,6 @@ from training.cache import Cache, open_cache, write_atomically
 from training.provenance import code_version
 
 OPTIONS, RESULTS = "options.json", "results.json"
-PHANTOM_FACTS = "phantoms.json"
 log = logging.getLogger(__name__)
 
 
@@ -155,7 +154,7 @@ def _failures(output: Path) -> dict[str, str]:
 
 def _warnings(cache: Cache, request: Request) -> list[str]:
     found = [request.note] if request.note else []
-    if (cache.folder / PHANTOM_FACTS).is_file():
+    if cache.simulated:
         found.append(
             "Phantoms: these frames are simulated. The figures compare nothing but the software."
         )

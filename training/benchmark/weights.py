@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig, build_trunk
-from training.base import PROVENANCE, load_base
+from training.base import load_base
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 FETALCLIP = Path(__file__).resolve().parents[2] / "resources/fetalclip.json"
@@ -96,8 +96,7 @@ def trunk_with_weights(
     """
     if source.base is not None:
         config, trunk, provenance = load_base(source.base)
-        what = "simulated images only" if provenance.get("simulated") else PROVENANCE
-        return config, trunk, f"the base {source.base.name} ({what})"
+        return config, trunk, str(provenance["what"])
     if source.pretrained:
         raise InputError(
             expected="the base that FetalCLIP's systems stand on (--base)",
