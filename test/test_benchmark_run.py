@@ -13,7 +13,7 @@ from benchmark_cache import SIZE, write_cache
 
 from acouslic.errors import InputError
 from training.benchmark import systems
-from training.benchmark.command import add_benchmark, request_of
+from training.benchmark.command import add_benchmark, request_of, run_benchmark
 from training.benchmark.protocol import PAPER, STRICT, split, tables
 from training.benchmark.run import benchmark, device_name
 from training.benchmark.systems import Built, Plan, System
@@ -116,6 +116,19 @@ def test_a_failed_system_is_told_and_does_not_lose_the_others(
     mended = replace(broken, build=systems.SYSTEMS["efficientnet"].build)
     monkeypatch.setitem(systems.SYSTEMS, "broken", mended)
     assert run(cache_folder, tmp_path, *names)["failed"] == {}
+
+
+def test_a_rehearsal_shows_every_system_a_batch(
+    cache_folder: Path, tmp_path: Path, broken: System, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    names = ("--systems", "broken", "vit", "quality", "--rehearse", "--batch-size", "6")
+    with pytest.raises(InputError, match=r"1 failed, the first being broken: .*out of memory"):
+        run_benchmark(arguments(cache_folder, tmp_path, *names))
+    told = {record.message.split(":")[0]: record.message for record in caplog.records}
+    assert "0 without gradient" in told["vit"] and "6 frames" in told["vit"]
+    assert "quality" in told
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_systems_and_other_sizes_are_refused(cache_folder: Path, tmp_path: Path) -> None:

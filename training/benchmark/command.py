@@ -25,6 +25,9 @@ def add_benchmark(subparsers: Any) -> None:
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: all ten")
     parser.add_argument("--protocol", choices=("paper", "strict"), default="strict")
     parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument(
+        "--rehearse", action="store_true", help="one batch through every system, and stop"
+    )
     parser.add_argument("--note", default="", help="a remark on top of every table")
     _add_training(parser)
     _add_weights(parser)
@@ -77,9 +80,12 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def run_benchmark(options: argparse.Namespace) -> None:
-    from training.benchmark.run import benchmark
+    from training.benchmark.run import benchmark, rehearse_all
 
-    benchmark(options.cache, options.output, request_of(options))
+    if options.rehearse:
+        rehearse_all(options.cache, request_of(options))
+    else:
+        benchmark(options.cache, options.output, request_of(options))
 
 
 def request_of(options: argparse.Namespace) -> Any:

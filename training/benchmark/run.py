@@ -22,7 +22,7 @@ from training.benchmark.protocol import Protocol, Tables, counts, split, tables
 from training.benchmark.summary import summarise, trial_folder
 from training.benchmark.systems import NATIVE_SIZE_PX, SYSTEMS, Plan, System
 from training.benchmark.table import build_page, write_tables
-from training.benchmark.trial import FAILED, Compute, Schedule, Setting, run_trial
+from training.benchmark.trial import FAILED, Compute, Schedule, Setting, rehearse, run_trial
 from training.benchmark.weights import WeightSource
 from training.cache import Cache, open_cache, write_atomically
 from training.provenance import code_version
@@ -62,10 +62,9 @@ def benchmark(cache_folder: Path, output: Path, request: Request) -> dict[str, A
     output.mkdir(parents=True, exist_ok=True)
     _claim(output, cache, request)
     softened = tables(parts, request.protocol, soften_frames=request.schedule.soften_frames)
-    plan = Plan(cache.size, request.protocol, request.weights, request.stand_ins)
     for system in chosen:
         frames = softened if system.rates_quality else plain
-        _run_system(output, system, plan, frames, request)
+        _run_system(output, _setting(system, cache, frames, request), request.trials)
     results: dict[str, Any] = {
         "warnings": _warnings(cache, request),
         "protocol": asdict(request.protocol),
@@ -78,7 +77,7 @@ def benchmark(cache_folder: Path, output: Path, request: Request) -> dict[str, A
         "systems": summarise(output, plain.test),
     }
     _write(output, results, plain)
-    _complain(results["failed"])
+    _complain(results["failed"], f"read its {FAILED}, mend it and run the same command again")
     return results
 
 
@@ -122,12 +121,46 @@ def _claim(output: Path, cache: Cache, request: Request) -> None:
         )
 
 
-def _run_system(output: Path, system: System, plan: Plan, frames: Tables, request: Request) -> None:
+def _setting(system: System, cache: Cache, frames: Tables, request: Request) -> Setting:
+    plan = Plan(cache.size, request.protocol, request.weights, request.stand_ins)
+    return Setting(system, plan, frames, request.schedule, request.compute)
+
+
+def rehearse_all(cache_folder: Path, request: Request) -> None:
+    """One batch through every system, told in the log: what fits and learns, before days of it.
+
+    Raises InputError where the request does not fit the cache, and at the end where a system
+    failed.
+    """
+    cache = open_cache(cache_folder)
+    chosen = _chosen(request)
+    _check_size(cache, request)
+    frames = tables(split(cache, request.protocol), request.protocol)
+    failed = {}
+    for system in chosen:
+        try:
+            log.info("%s: %s", system.name, rehearse(_setting(system, cache, frames, request)))
+        # Whatever it is, it is this system's.
+        except Exception as error:
+            log.exception("%s failed", system.name)
+            failed[system.name] = repr(error)
+        finally:
+            _free_memory()
+    _complain(failed, "mend it and rehearse again")
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _run_system(output: Path, setting: Setting, trials: int) -> None:
     """All trials of a system, up to the first that fails; then its error is kept."""
-    setting = Setting(system, plan, frames, request.schedule, request.compute)
-    for trial in range(request.trials):
+    system = setting.system
+    for trial in range(trials):
         folder = trial_folder(output, system.name, trial)
-        log.info("%s, trial %d of %d", system.name, trial + 1, request.trials)
+        log.info("%s, trial %d of %d", system.name, trial + 1, trials)
         try:
             run_trial(folder, setting, trial)
         # Whatever it is, it is this system's, and the others are not to wait for its cure.
@@ -138,9 +171,7 @@ def _run_system(output: Path, system: System, plan: Plan, frames: Tables, reques
             log.exception("%s failed in trial %d", system.name, trial)
             return
         finally:
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            _free_memory()
 
 
 def _failures(output: Path) -> dict[str, str]:
@@ -177,13 +208,13 @@ def _write(output: Path, results: dict[str, Any], frames: Tables) -> None:
     log.info("the tables are in %s", output)
 
 
-def _complain(failed: dict[str, str]) -> None:
+def _complain(failed: dict[str, str], advice: str) -> None:
     if failed:
         name, why = next(iter(failed.items()))
         raise InputError(
             expected="every system to finish",
             found=f"{len(failed)} failed, the first being {name}: {why}",
-            advice=f"read its {FAILED}, mend it and run the same command again",
+            advice=advice,
         )
 
 

@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -207,11 +207,7 @@ def train(network: BenchmarkNetwork, setting: Setting, trial: int) -> History:
     Raises FloatingPointError where the loss is no number any more.
     """
     schedule = setting.schedule
-    optimiser = torch.optim.AdamW(
-        [each for each in network.parameters() if each.requires_grad],
-        lr=schedule.learning_rate,
-        weight_decay=schedule.weight_decay,
-    )
+    optimiser = _optimiser(network, schedule)
     reader = SampleReader(setting.tables.training, copies_seed=schedule.seed)
     epochs: list[dict[str, float]] = []
     best: dict[str, torch.Tensor] = {}
@@ -226,6 +222,41 @@ def train(network: BenchmarkNetwork, setting: Setting, trial: int) -> History:
         if held_out <= min(each["validation_loss"] for each in epochs):
             best = _trained_state(network)
     return History(epochs, best)
+
+
+def rehearse(setting: Setting) -> str:
+    """One batch through a system that is built for it and then forgotten: what it trains and what
+    a step takes, in words.
+
+    Raises FloatingPointError where the loss is no number.
+    """
+    setting = replace(
+        setting, schedule=replace(setting.schedule, frames_per_epoch=setting.schedule.batch_size)
+    )
+    network = setting.system.build(setting.plan).network.to(setting.compute.device)
+    reader = SampleReader(setting.tables.training)
+    batches = _epoch_batches(network, setting, reader, np.random.default_rng(setting.seed(0)))[:1]
+    start = time.perf_counter()
+    _train_epoch(network, _optimiser(network, setting.schedule), reader, batches, setting)
+    seconds = time.perf_counter() - start
+    trained = [each for each in network.parameters() if each.requires_grad]
+    idle = sum(each.numel() for each in trained if each.grad is None)
+    said = (
+        f"{sum(each.numel() for each in trained):,} parameters trained, {idle:,} without gradient"
+    )
+    said += f", {seconds:.1f} s for {len(batches[0])} frames"
+    if setting.compute.device == "cuda":
+        said += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+        torch.cuda.reset_peak_memory_stats()
+    return said
+
+
+def _optimiser(network: BenchmarkNetwork, schedule: Schedule) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        [each for each in network.parameters() if each.requires_grad],
+        lr=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+    )
 
 
 def _trained_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
