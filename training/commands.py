@@ -33,7 +33,7 @@ def add_demo(subparsers: Subparsers) -> None:
     parser.add_argument("--work", type=Path, default=Path("demo-work"))
     parser.add_argument("--cases", type=int, nargs=2, metavar=("A", "B"))
     parser.add_argument("--held-out", type=int, nargs=2, metavar=("A", "B"))
-    parser.add_argument("--epochs", type=int, nargs=2, metavar=("A", "B"))
+    parser.add_argument("--epochs", type=int, nargs=3, metavar=("A1", "A2", "B"))
     parser.add_argument("--steps-per-epoch", type=int)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--members", type=int)

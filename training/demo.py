@@ -58,12 +58,14 @@ class Phantoms:
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """All that determines the demo bundle, but for the machine's rounding."""
+    """All that determines the demo bundle, but for the machine's rounding; the recipes of the
+    foundation follow one another.
+    """
 
     trunk: TrunkConfig
     decoder_width: int
     foundation_data: Phantoms
-    foundation: Recipe
+    foundation: tuple[Recipe, ...]
     adaptation_data: Phantoms
     adaptation: Recipe
     lora: LoraConfig
@@ -74,31 +76,34 @@ def demo_options(
     *,
     cases: tuple[int, int] = (120, 160),
     held_out: tuple[int, int] = (8, 16),
-    epochs: tuple[int, int] = (76, 48),
+    epochs: tuple[int, int, int] = (76, 60, 24),
     steps_per_epoch: int = 80,
     batch_size: int = 32,
     members: int = 2,
 ) -> DemoOptions:
     """The options behind the shipped demo; the arguments are those worth making smaller for a
-    trial, pairs of them for foundation and adaptation.
+    trial, pairs of them for foundation and adaptation; epochs: of the foundation's two parts, and
+    of the adaptation.
     """
     augmentation = Augmentation()
+    first = Recipe(
+        epochs=epochs[0],
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
+        seed=11,
+        head_rate=3e-3,
+        trunk_rate=3e-3,
+        augmentation=augmentation,
+    )
+    second = replace(first, epochs=epochs[1], seed=12, head_rate=1.5e-3, trunk_rate=1.5e-3)
     return DemoOptions(
         trunk=TrunkConfig.read(TRUNK),
         decoder_width=8,
         foundation_data=Phantoms(seed=1001, training=cases[0], validation=held_out[0]),
-        foundation=Recipe(
-            epochs=epochs[0],
-            steps_per_epoch=steps_per_epoch,
-            batch_size=batch_size,
-            seed=11,
-            head_rate=3e-3,
-            trunk_rate=3e-3,
-            augmentation=augmentation,
-        ),
+        foundation=(first, second),
         adaptation_data=Phantoms(seed=2002, training=cases[1], validation=held_out[1]),
         adaptation=Recipe(
-            epochs=epochs[1],
+            epochs=epochs[2],
             steps_per_epoch=steps_per_epoch,
             # Smaller batches, more steps: heads and adapters begin anew.
             batch_size=max(1, batch_size // 2),
@@ -195,29 +200,29 @@ def _split(cache: Cache, phantoms: Phantoms) -> tuple[Cache, Cache]:
 def _train_foundation(
     folder: Path, base: Path, cache: Cache, options: DemoOptions, machine: Machine
 ) -> None:
-    torch.manual_seed(options.foundation.seed)
+    torch.manual_seed(options.foundation[0].seed)
     network = AnatomyNet(options.trunk)
     phantoms = options.foundation_data
     numbers = case_numbers(phantoms.seed, phantoms.training + phantoms.validation)
     training, validation = (
         AnatomyFrames(part, phantoms.seed, numbers) for part in _split(cache, phantoms)
     )
-    module = FoundationTraining(
-        network, options.foundation, training, validation, workers=machine.workers
-    )
-    result = run(
-        folder,
-        module,
-        machine,
-        identity={"trunk": asdict(options.trunk)},
-        validate_every=max(1, options.foundation.epochs // 4),
-    )
-    draw_curves(folder)
+    for number, recipe in enumerate(options.foundation):
+        part = folder / f"part-{number}"
+        module = FoundationTraining(network, recipe, training, validation, workers=machine.workers)
+        result = run(
+            part,
+            module,
+            machine,
+            identity={"trunk": asdict(options.trunk)},
+            validate_every=max(1, recipe.epochs // 4),
+        )
+        draw_curves(part)
     provenance = {
         "simulated": True,
         "what": "trunk of the demo network, trained from scratch on the anatomy of phantoms",
         "phantoms": asdict(phantoms),
-        "recipe": asdict(options.foundation),
+        "recipes": [asdict(recipe) for recipe in options.foundation],
         "code": code_version(),
         "phantom_figures_on_held_out_cases": result,
     }
