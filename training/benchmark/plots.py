@@ -23,7 +23,7 @@ from training.benchmark.trial import EMBEDDINGS
 DPI = 110
 SHOWN_SWEEPS = 3
 COLUMNS = 4
-TITLE_WIDTH = 22
+TITLE_WIDTH = 18
 QUALITY_COLOURS = ("#9aa5b1", "#e08e0b", "#1a7f37")
 # Okabe and Ito's colours, which colour-blind readers tell apart, then two more; lines by turns.
 COLOURS = (

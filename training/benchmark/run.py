@@ -12,6 +12,7 @@ import logging
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -202,7 +203,7 @@ def _write(output: Path, results: dict[str, Any], frames: Tables) -> None:
     for summary in systems.values():
         summary["best_title"] = systems[summary["best"]]["title"]
     write_atomically(output / RESULTS, json.dumps(results, indent=1, allow_nan=False))
-    caption = " ".join(results["warnings"])[:140]
+    caption = shorten(" ".join(results["warnings"]), 140, placeholder=" ...")
     plots = draw_plots(output, systems, frames.test, caption) if systems else []
     write_tables(output, build_page(results, plots))
     log.info("the tables are in %s", output)
