@@ -126,7 +126,7 @@ def build_demo(work: Path, output: Path, options: DemoOptions, machine: Machine)
         _train_foundation(work / "foundation", base, first, options, machine)
     second = _cache(work / "adaptation-cache", options.adaptation_data, options, machine)
     networks = [
-        adapt(work / f"member-{member}", base, second, options, machine, member)
+        _adapt(work / f"member-{member}", base, second, options, machine, member)
         for member in range(options.members)
     ]
     held_out = (
@@ -230,7 +230,7 @@ def _train_foundation(
     save_base(base, options.trunk, network.trunk.state_dict(), provenance, torch.float16)
 
 
-def adapt(
+def _adapt(
     folder: Path, base: Path, cache: Cache, options: DemoOptions, machine: Machine, member: int
 ) -> AbdomenNet:
     """Train a member of the ensemble; each has its own first weights and its own frames."""

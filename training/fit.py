@@ -57,15 +57,17 @@ def fit(
         folder,
         module,
         machine,
-        identity={**identity(network, base, options), "simulated": cache.simulated},
+        identity=identity(network, base, cache, options),
         validate_every=options.validate_every,
     )
     draw_curves(folder)
     return result
 
 
-def identity(network: AbdomenNet, base: Path, options: FitOptions) -> dict[str, Any]:
-    """What rebuilds the network of a run without its flags, and tells which base it stands on."""
+def identity(network: AbdomenNet, base: Path, cache: Cache, options: FitOptions) -> dict[str, Any]:
+    """What rebuilds the network of a run without its flags, and tells which base it stands on and
+    whether it saw phantoms.
+    """
     return {
         "network": network.config.to_dict(),
         "lora": asdict(options.lora),
@@ -73,6 +75,7 @@ def identity(network: AbdomenNet, base: Path, options: FitOptions) -> dict[str, 
         "fold": options.fold,
         "folds": options.folds,
         "split_seed": options.split_seed,
+        "simulated": cache.simulated,
     }
 
 
