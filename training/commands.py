@@ -31,9 +31,10 @@ def add_demo(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("demo", help="phantoms -> the demo bundle, from seeds alone")
     parser.add_argument("--output", type=Path, default=DEMO_OUTPUT)
     parser.add_argument("--work", type=Path, default=Path("demo-work"))
-    parser.add_argument("--cases", type=int, nargs=2, metavar=("A", "B"))
+    parts = ("A1", "A2", "A3", "B")
+    parser.add_argument("--cases", type=int, nargs=4, metavar=parts)
+    parser.add_argument("--epochs", type=int, nargs=4, metavar=parts)
     parser.add_argument("--held-out", type=int, nargs=2, metavar=("A", "B"))
-    parser.add_argument("--epochs", type=int, nargs=3, metavar=("A1", "A2", "B"))
     parser.add_argument("--steps-per-epoch", type=int)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--members", type=int)
@@ -46,7 +47,7 @@ def _demo(options: argparse.Namespace) -> None:
 
     changes = {
         name: getattr(options, name)
-        for name in ("cases", "held_out", "epochs", "steps_per_epoch", "batch_size", "members")
+        for name in ("cases", "epochs", "held_out", "steps_per_epoch", "batch_size", "members")
         if getattr(options, name) is not None
     }
     build_demo(options.work, options.output, demo_options(**changes), _machine(options))

@@ -42,6 +42,7 @@ INTENDED_USE = (
     "to try the software: trained on simulated images only, it means nothing for patients"
 )
 CHUNK_CASES = 6
+FOUNDATION_RATES = (3e-3, 1.5e-3, 1.5e-3)
 log = logging.getLogger(__name__)
 
 
@@ -57,15 +58,25 @@ class Phantoms:
 
 
 @dataclass(frozen=True)
+class FoundationPart:
+    """A part of the foundation stage: a recipe, and how many of its phantoms, the first ones, it
+    trains on.
+    """
+
+    recipe: Recipe
+    phantoms: int
+
+
+@dataclass(frozen=True)
 class DemoOptions:
-    """All that determines the demo bundle, but for the machine's rounding; the recipes of the
+    """All that determines the demo bundle, but for the machine's rounding; the parts of the
     foundation follow one another.
     """
 
     trunk: TrunkConfig
     decoder_width: int
     foundation_data: Phantoms
-    foundation: tuple[Recipe, ...]
+    foundation: tuple[FoundationPart, ...]
     adaptation_data: Phantoms
     adaptation: Recipe
     lora: LoraConfig
@@ -74,36 +85,43 @@ class DemoOptions:
 
 def demo_options(
     *,
-    cases: tuple[int, int] = (120, 160),
-    held_out: tuple[int, int] = (8, 16),
-    epochs: tuple[int, int, int] = (76, 60, 24),
+    cases: Sequence[int] = (120, 120, 300, 160),
+    epochs: Sequence[int] = (76, 60, 84, 24),
+    held_out: Sequence[int] = (8, 16),
     steps_per_epoch: int = 80,
     batch_size: int = 32,
     members: int = 2,
 ) -> DemoOptions:
     """The options behind the shipped demo; the arguments are those worth making smaller for a
-    trial, pairs of them for foundation and adaptation; epochs: of the foundation's two parts, and
-    of the adaptation.
+    trial. cases, epochs: of each part of the foundation, and of the adaptation; held_out: of the
+    foundation and of the adaptation.
     """
     augmentation = Augmentation()
-    first = Recipe(
-        epochs=epochs[0],
-        steps_per_epoch=steps_per_epoch,
-        batch_size=batch_size,
-        seed=11,
-        head_rate=3e-3,
-        trunk_rate=3e-3,
-        augmentation=augmentation,
+    foundation = tuple(
+        FoundationPart(
+            Recipe(
+                epochs=part_epochs,
+                steps_per_epoch=steps_per_epoch,
+                batch_size=batch_size,
+                seed=11 + number,
+                head_rate=rate,
+                trunk_rate=rate,
+                augmentation=augmentation,
+            ),
+            phantoms,
+        )
+        for number, (rate, phantoms, part_epochs) in enumerate(
+            zip(FOUNDATION_RATES, cases[:-1], epochs[:-1], strict=True)
+        )
     )
-    second = replace(first, epochs=epochs[1], seed=12, head_rate=1.5e-3, trunk_rate=1.5e-3)
     return DemoOptions(
         trunk=TrunkConfig.read(TRUNK),
         decoder_width=8,
-        foundation_data=Phantoms(seed=1001, training=cases[0], validation=held_out[0]),
-        foundation=(first, second),
-        adaptation_data=Phantoms(seed=2002, training=cases[1], validation=held_out[1]),
+        foundation_data=Phantoms(seed=1001, training=max(cases[:-1]), validation=held_out[0]),
+        foundation=foundation,
+        adaptation_data=Phantoms(seed=2002, training=cases[-1], validation=held_out[1]),
         adaptation=Recipe(
-            epochs=epochs[2],
+            epochs=epochs[-1],
             steps_per_epoch=steps_per_epoch,
             # Smaller batches, more steps: heads and adapters begin anew.
             batch_size=max(1, batch_size // 2),
@@ -200,29 +218,31 @@ def _split(cache: Cache, phantoms: Phantoms) -> tuple[Cache, Cache]:
 def _train_foundation(
     folder: Path, base: Path, cache: Cache, options: DemoOptions, machine: Machine
 ) -> None:
-    torch.manual_seed(options.foundation[0].seed)
+    torch.manual_seed(options.foundation[0].recipe.seed)
     network = AnatomyNet(options.trunk)
     phantoms = options.foundation_data
     numbers = case_numbers(phantoms.seed, phantoms.training + phantoms.validation)
-    training, validation = (
-        AnatomyFrames(part, phantoms.seed, numbers) for part in _split(cache, phantoms)
-    )
-    for number, recipe in enumerate(options.foundation):
-        part = folder / f"part-{number}"
-        module = FoundationTraining(network, recipe, training, validation, workers=machine.workers)
+    cases, held_out = _split(cache, phantoms)
+    validation = AnatomyFrames(held_out, phantoms.seed, numbers)
+    for number, part in enumerate(options.foundation):
+        first = cases.select([case.facts.uuid for case in cases.cases[: part.phantoms]])
+        training = AnatomyFrames(first, phantoms.seed, numbers)
+        module = FoundationTraining(
+            network, part.recipe, training, validation, workers=machine.workers
+        )
         result = run(
-            part,
+            folder / f"part-{number}",
             module,
             machine,
             identity={"trunk": asdict(options.trunk)},
-            validate_every=max(1, recipe.epochs // 4),
+            validate_every=max(1, part.recipe.epochs // 4),
         )
-        draw_curves(part)
+        draw_curves(folder / f"part-{number}")
     provenance = {
         "simulated": True,
         "what": "trunk of the demo network, trained from scratch on the anatomy of phantoms",
         "phantoms": asdict(phantoms),
-        "recipes": [asdict(recipe) for recipe in options.foundation],
+        "parts": [asdict(part) for part in options.foundation],
         "code": code_version(),
         "phantom_figures_on_held_out_cases": result,
     }
