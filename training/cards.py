@@ -33,7 +33,7 @@ nothing for any pregnancy.**
 | base | small ViT, from scratch, {base_data["training"]} phantoms of seed {base_data["seed"]} |
 | adapters, heads | trained on {data["training"]} other phantoms, of seed {data["seed"]} |
 | members | {provenance["members"]}: mean of their mask logits and quality probabilities |
-| held-out phantoms | {figures["cases"]}, of both seeds; they chose epochs and selection |
+| held-out phantoms | {figures["cases"]}, of both seeds; they chose trunk and selection |
 | phantom figures on those | {found}; optimistic |
 | made by | `python -m training demo`, code {provenance["code"]} |
 | licence | the project's own |

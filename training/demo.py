@@ -85,9 +85,9 @@ class DemoOptions:
 
 def demo_options(
     *,
-    cases: Sequence[int] = (120, 120, 300, 160),
-    epochs: Sequence[int] = (76, 60, 84, 24),
-    held_out: Sequence[int] = (8, 16),
+    cases: Sequence[int] = (120, 120, 300, 260),
+    epochs: Sequence[int] = (76, 60, 72, 28),
+    held_out: Sequence[int] = (8, 40),
     steps_per_epoch: int = 80,
     batch_size: int = 32,
     members: int = 2,
@@ -267,7 +267,7 @@ def _adapt(
         module,
         machine,
         identity={"network": network.config.to_dict(), "lora": asdict(options.lora)},
-        validate_every=max(1, recipe.epochs // 2),
+        validate_every=recipe.epochs,
     )
     draw_curves(folder)
     return network.eval()
