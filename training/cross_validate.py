@@ -35,7 +35,7 @@ from training.whole_stack import Figures, figures, judge_outline, predict_case, 
 REPORT = "cross-validation.json"
 OUT_OF_FOLD = "out-of-fold"
 
-SMOOTHING_FRAMES = (0.0, 1.5, 3.0, 5.0, 8.0)
+SMOOTHING_FRAMES = (0.0, 1.0, 2.0, 3.0, 5.0)
 MASK_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 MASK_THRESHOLDS = (0.35, 0.5, 0.65)
 
