@@ -7,16 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from unrendered import store_unrendered
 
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.network import TrunkConfig
-from acouslic.stack import Geometry, Stack
-from phantom.dataset import case_name
-from phantom.render import mask_frame
-from phantom.truth import Truth, truth
 from training.anatomy import LANDMARKS, Anatomy, anatomy_of, case_numbers, draw
 from training.augment import NONE, NUMBERS, Augmentation, augment, sampling_grid
-from training.cache import Cache, finish_cache, open_cache, store_case
+from training.cache import Cache, finish_cache, open_cache
 from training.foundation import AnatomyFrames, AnatomyNet, FoundationTraining, MuonAndAdamW
 from training.module import Recipe
 from training.runs import Machine, read_history, run
@@ -26,26 +22,9 @@ TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim
 
 
 @pytest.fixture(scope="module")
-def known() -> list[Truth]:
-    return [truth(SEED, number) for number in range(CASES)]
-
-
-@pytest.fixture(scope="module")
-def cache(known: list[Truth], tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Phantoms whose frames are not rendered: grey where the abdomen is annotated, else dark."""
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     folder = tmp_path_factory.mktemp("cache")
-    geometry = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
-    for number, case in enumerate(known):
-        quality = case.quality()
-        labels = np.zeros((len(quality), *FRAME_SHAPE), np.uint8)
-        for frame in np.flatnonzero(quality):
-            labels[frame] = mask_frame(case, int(frame))
-        frames = np.where(labels > 0, np.uint8(200), np.uint8(20)) * CHALLENGE_FAN.mask()
-        frames[~case.tissue()] = 0
-        stack = Stack(case_name(SEED, number), frames, geometry)
-        facts = {"subject": f"s{number}", "ac_mm": [200.0] * 6, "size": SIZE, "fingerprint": ""}
-        store_case(folder, stack, labels, **facts)
-    names = [case_name(SEED, number) for number in range(CASES)]
+    names = [store_unrendered(folder, SEED, number, SIZE) for number in range(CASES)]
     finish_cache(folder, names, SIZE, simulated=True)
     return open_cache(folder)
 

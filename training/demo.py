@@ -85,8 +85,8 @@ class DemoOptions:
 
 def demo_options(
     *,
-    cases: Sequence[int] = (120, 120, 300, 260),
-    epochs: Sequence[int] = (76, 60, 72, 28),
+    cases: Sequence[int] = (120, 120, 280, 240),
+    epochs: Sequence[int] = (76, 60, 66, 26),
     held_out: Sequence[int] = (8, 40),
     steps_per_epoch: int = 80,
     batch_size: int = 32,

@@ -1,0 +1,90 @@
+"""The demo bundle from seeds: every stage once, on phantoms that are not rendered."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from unrendered import store_unrendered
+
+from acouslic.bundle import Bundle, load_bundle, plain_state
+from acouslic.network import TrunkConfig
+from training import demo
+from training.demo import DemoOptions, build_demo, demo_options
+from training.runs import OPTIONS, Machine
+
+SIZE = 32
+TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim=32)
+
+
+@pytest.fixture(scope="module")
+def options() -> DemoOptions:
+    small = demo_options(
+        cases=(1, 1, 2, 1), epochs=(1, 1, 1, 1), held_out=(1, 1), steps_per_epoch=2, batch_size=4
+    )
+    return replace(small, trunk=TRUNK, decoder_width=4)
+
+
+@pytest.fixture(scope="module")
+def work(options: DemoOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+
+    def unrendered(
+        folder: Path, seed: int, numbers: range, *, size: int, workers: int
+    ) -> list[str]:
+        return [store_unrendered(folder, seed, number, size) for number in numbers]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "_add_phantoms", unrendered)
+        build_demo(folder, folder / "bundle", options, Machine("fp32", "cpu"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(work: Path) -> Bundle:
+    return load_bundle(work / "bundle")
+
+
+def cases_of(run: Path, part: str) -> list[str]:
+    return json.loads((run / OPTIONS).read_text())[part]
+
+
+def test_members_share_a_trunk_and_differ_in_all_they_learnt(bundle: Bundle):
+    first, second = (plain_state(member) for member in bundle.members)
+    differ = {name for name in first if not torch.equal(first[name], second[name])}
+    assert "trunk.conv1.weight" not in differ
+    for part in (
+        "trunk.transformer.resblocks.0.attn.qkv",
+        "decoder.logit.1",
+        "quality_head.logits",
+    ):
+        assert f"{part}.weight" in differ
+
+
+def test_parts_of_the_foundation_have_their_own_phantoms_and_no_held_out_one(work: Path):
+    parts = [work / "foundation" / f"part-{number}" for number in range(3)]
+    assert [len(cases_of(part, "training")) for part in parts] == [1, 1, 2]
+    (held_out,) = {tuple(cases_of(part, "validation")) for part in parts}
+    assert not set(held_out) & set(cases_of(parts[2], "training"))
+
+
+def test_adaptation_sees_other_phantoms_than_the_foundation(work: Path):
+    foundation = work / "foundation" / "part-2"
+    known = {*cases_of(foundation, "training"), *cases_of(foundation, "validation")}
+    assert not known & set(cases_of(work / "member-0", "training"))
+
+
+def test_the_bundle_says_what_it_is(work: Path):
+    provenance = json.loads((work / "bundle" / "provenance.json").read_text())
+    assert provenance["simulated"] and provenance["base"]["simulated"]
+    assert provenance["phantom_figures_on_held_out_cases"]["cases"] == 2
+    card = (work / "bundle" / "MODEL_CARD.md").read_text()
+    assert "Trained on phantoms, not on patients" in card
+
+
+def test_made_again_from_finished_stages_it_is_the_same(
+    work: Path, options: DemoOptions, bundle: Bundle, tmp_path: Path
+):
+    build_demo(work, tmp_path / "again", options, Machine("fp32", "cpu"))
+    assert load_bundle(tmp_path / "again").id == bundle.id

@@ -1,0 +1,28 @@
+"""Cached phantoms whose frames are not rendered: grey where the abdomen is annotated, else dark."""
+
+from pathlib import Path
+
+import numpy as np
+
+from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from acouslic.stack import Geometry, Stack
+from phantom.dataset import case_name
+from phantom.render import mask_frame
+from phantom.truth import truth
+from training.cache import store_case
+
+
+def store_unrendered(folder: Path, seed: int, number: int, size: int) -> str:
+    """Put a phantom into a cache that is not finished yet; returns its uuid."""
+    case = truth(seed, number)
+    name, quality = case_name(seed, number), case.quality()
+    labels = np.zeros((len(quality), *FRAME_SHAPE), np.uint8)
+    for frame in np.flatnonzero(quality):
+        labels[frame] = mask_frame(case, int(frame))
+    frames = np.where(labels > 0, np.uint8(200), np.uint8(20)) * CHALLENGE_FAN.mask()
+    frames[~case.tissue()] = 0
+    geometry = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    ac_mm = [200.0] * 6
+    facts = {"subject": f"s{number}", "ac_mm": ac_mm, "size": size, "fingerprint": ""}
+    store_case(folder, Stack(name, frames, geometry), labels, **facts)
+    return name
