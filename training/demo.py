@@ -85,7 +85,7 @@ class DemoOptions:
 
 def demo_options(
     *,
-    cases: Sequence[int] = (120, 120, 280, 240),
+    cases: Sequence[int] = (120, 120, 280, 212),
     epochs: Sequence[int] = (76, 60, 66, 26),
     held_out: Sequence[int] = (8, 40),
     steps_per_epoch: int = 80,
