@@ -1,5 +1,8 @@
 import csv
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +197,17 @@ def test_an_interrupted_case_leaves_nothing_behind(
     with pytest.raises(KeyboardInterrupt):
         prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_two_processes_may_write_the_same_file_at_once(tmp_path: Path):
+    path, script = tmp_path / "facts.json", tmp_path / "write.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from training.cache import write_atomically\n"
+        "for _ in range(2000): write_atomically(Path(sys.argv[1]), 'whole' * 1000)\n"
+    )
+    command = [sys.executable, str(script), str(path)]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    writers = [subprocess.Popen(command, env=here) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert path.read_text() == "whole" * 1000
+    assert list(tmp_path.glob("*.partial")) == []

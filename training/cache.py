@@ -240,7 +240,9 @@ def _move_into_place(source: Path, target: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a text file so that a reader sees the old one or the new one, never a part, and that
+    processes that write it at once do not take each other's part away.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     os.replace(partial, path)
