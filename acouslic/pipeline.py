@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from acouslic import mask, selection
 from acouslic.bundle import Bundle
@@ -99,7 +99,9 @@ def measure(stack: Stack, bundle: Bundle, rule: Rule = score_frames) -> Measurem
 def evidence(
     prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the selection weighs: frames' expected quality and their masks' goodness, (T,) each."""
+    """What the selection weighs, (T,) each: frames' expected quality and their masks' goodness, of
+    shape and of mean probability.
+    """
     expected_quality = prediction.quality @ np.array(QUALITY_VALUES, np.float32)
     size = prediction.mask_logits.shape[-1]
     fan = masks_to_grid(CHALLENGE_FAN.mask()[None], size)[0]
@@ -107,8 +109,10 @@ def evidence(
     plausible_mm = (config.smallest_mm, config.largest_mm)
     goodness = np.zeros(len(tissue), np.float32)
     for frame in np.flatnonzero(tissue):
-        found = (prediction.mask_logits[frame] > logit(config.mask_threshold)) & fan
-        goodness[frame] = mask.goodness(found, fan, pixel_mm, plausible_mm)
+        logits = prediction.mask_logits[frame].astype(np.float32)
+        found = (logits > logit(config.mask_threshold)) & fan
+        shape = mask.goodness(found, fan, pixel_mm, plausible_mm)
+        goodness[frame] = shape * expit(logits[found]).mean() if shape else 0
     return expected_quality, goodness
 
 

@@ -50,7 +50,7 @@ def frame_scores(
     """Score every frame.
 
     `expected_quality` (T,): P(optimal) + 0.6 P(suboptimal). `goodness` (T,): of its mask, 0..1, see
-    `mask.goodness`. Where no frame has a mask, the quality alone still ranks them.
+    `pipeline.evidence`. Where no frame has a mask, the quality alone still ranks them.
     """
     quality = smooth(expected_quality, tissue, config.smoothing_frames)
     return np.asarray(quality * np.power(np.maximum(goodness, LEAST_GOODNESS), config.mask_weight))

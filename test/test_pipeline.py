@@ -58,6 +58,19 @@ def test_the_best_frame_is_outlined_and_measured_as_it_is_written():
     assert outline.ac_mm == circumference_mm(outline.mask, CHALLENGE_FAN.mask(), SPACING_MM)
 
 
+def test_of_two_equal_shapes_the_surer_mask_is_chosen():
+    found = prediction({4: 0.9, 8: 0.9}, {4: INSIDE, 8: INSIDE})
+    found.mask_logits[4] *= 0.5
+    goodness = pipeline.evidence(found, TISSUE, CONFIG)[1]
+    covered = found.mask_logits[8].astype(np.float32)
+    covered = covered[covered > 0]
+    shape = goodness[8] / np.mean(1 / (1 + np.exp(-covered)))
+    assert 0.9 < shape <= 1
+    halved = np.mean(1 / (1 + np.exp(-covered / 2)))
+    assert goodness[4] == pytest.approx(shape * halved, rel=1e-3)
+    assert choose(found)[0] == 8
+
+
 def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(caplog):
     caplog.set_level("INFO")
     found = prediction({4: 0.95, 8: 0.9}, {4: CUT_THRICE, 8: INSIDE})

@@ -36,7 +36,7 @@ REPORT = "cross-validation.json"
 OUT_OF_FOLD = "out-of-fold"
 
 SMOOTHING_FRAMES = (0.0, 1.0, 2.0, 3.0, 5.0)
-MASK_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+MASK_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 MASK_THRESHOLDS = (0.35, 0.5, 0.65)
 
 log = logging.getLogger(__name__)
