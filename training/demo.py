@@ -42,7 +42,7 @@ INTENDED_USE = (
     "to try the software: trained on simulated images only, it means nothing for patients"
 )
 CHUNK_CASES = 6
-FOUNDATION_RATES = (3e-3, 1.5e-3, 1.5e-3)
+FOUNDATION_RATES = (3e-3, 1.5e-3, 1.5e-3, 1e-3)
 log = logging.getLogger(__name__)
 
 
@@ -85,9 +85,9 @@ class DemoOptions:
 
 def demo_options(
     *,
-    cases: Sequence[int] = (120, 120, 280, 212),
-    epochs: Sequence[int] = (76, 60, 66, 26),
-    held_out: Sequence[int] = (8, 40),
+    cases: Sequence[int] = (120, 120, 280, 280, 252),
+    epochs: Sequence[int] = (76, 60, 66, 56, 36),
+    held_out: Sequence[int] = (8, 60),
     steps_per_epoch: int = 80,
     batch_size: int = 32,
     members: int = 2,
