@@ -13,7 +13,11 @@ SEED = 20240
 
 
 def mean_intervals(
-    values: np.ndarray, subjects: Sequence[str], *, seed: int = SEED, resamples: int = RESAMPLES
+    values: np.ndarray,
+    subjects: Sequence[str] | np.ndarray,
+    *,
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
 ) -> np.ndarray | None:
     """Percentile bootstrap interval of each column's mean, (columns, 2); None below two subjects.
 

@@ -348,18 +348,32 @@ def test_cross_validation_is_the_shipped_pipelines_own(
     assert report["by_case"][case.facts.uuid] == pytest.approx({"fold": 0, **asdict(judged)})
 
 
+def judged(number: int, fold: int, scores: tuple[float, ...]) -> Judged:
+    found = [Figures(score, 0, 0, 0) for score in scores]
+    return Judged(f"case-{number}", f"subject-{number}", fold, found)
+
+
 def test_the_selection_is_fitted_on_other_folds_for_the_honest_figure():
     """One config is best in one fold, another in the other: honestly, each gets the wrong one."""
-
-    def judged(fold: int, scores: tuple[float, float, float]) -> Judged:
-        found = [Figures(score, 0, 0, 0) for score in scores]
-        return Judged(f"case-{fold}", f"subject-{fold}", fold, found)
-
-    cases = [judged(0, (0.5, 0.9, 0.1)), judged(1, (0.5, 0.1, 0.8))]
+    cases = [
+        *(judged(number, 0, (0.5, 0.9, 0.1)) for number in range(3)),
+        *(judged(number, 1, (0.5, 0.1, 0.8)) for number in range(3, 6)),
+    ]
     found = summarise(cases, TRIED)["scores"]
     assert found["default"]["score"]["mean"] == pytest.approx(0.5)
     assert found["fitted"]["score"]["mean"] == pytest.approx(0.5)
     assert found["fitted_on_other_folds"]["score"]["mean"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("worst_gain", "chosen"), [(0.02, 1), (-0.3, 0)])
+def test_a_selection_that_may_be_better_by_chance_does_not_replace_the_default(
+    worst_gain: float, chosen: int
+):
+    gains = [*[0.1] * 9, worst_gain]
+    cases = [judged(number, number % 2, (0.5, 0.5 + gain)) for number, gain in enumerate(gains)]
+    assert np.mean(gains) > 0
+    found = summarise(cases, TRIED[:2])
+    assert found["fitted"] == asdict(TRIED[chosen])
 
 
 def test_cases_are_judged_once(

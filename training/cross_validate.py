@@ -2,9 +2,9 @@
 fitted on just that.
 
 The shipped stages make each prediction; a fixed grid of selection parameters is tried on it and
-only figures are kept, so that nothing grows with the network's maps. What the fit added is told
-twice: on the very cases it was fitted on, and honestly, each fold with the parameters that the
-other folds chose.
+only figures are kept, so that nothing grows with the network's maps. The default gives way only to
+parameters that are clearly better. What the fit added is told twice: on the very cases it was
+fitted on, and honestly, each fold with the parameters that the other folds chose.
 """
 
 import json
@@ -206,17 +206,18 @@ def summarise(judged: list[Judged], configs: list[SelectionConfig]) -> dict[str,
     """What the selection's fit chose and brought; `judged` has the figures in the order of
     `configs`.
 
-    fitted: the parameters with the best mean score over all cases, which are to be packed.
+    fitted: what `choose_config` takes on all cases, which is to be packed.
     scores: means, with 95 % intervals by resampling subjects, for the default, for the fit on the
     cases that it was fitted on, and for each fold under the parameters that the other folds chose.
     """
     scores = np.array([[each.score for each in case.figures] for case in judged])
     folds = np.array([case.fold for case in judged])
-    chosen = int(np.argmax(scores.mean(axis=0)))
+    subjects = np.array([case.subject for case in judged])
+    chosen = choose_config(scores, subjects)
     honest = {
-        fold: int(np.argmax(scores[folds != fold].mean(axis=0))) for fold in set(folds.tolist())
+        fold: choose_config(scores[folds != fold], subjects[folds != fold])
+        for fold in set(folds.tolist())
     }
-    subjects = [case.subject for case in judged]
     picks = {
         "default": [case.figures[0] for case in judged],
         "fitted": [case.figures[chosen] for case in judged],
@@ -224,7 +225,7 @@ def summarise(judged: list[Judged], configs: list[SelectionConfig]) -> dict[str,
     }
     return {
         "cases": len(judged),
-        "subjects": len(set(subjects)),
+        "subjects": len(set(subjects.tolist())),
         "folds": len(honest),
         "fitted": asdict(configs[chosen]),
         "fitted_by_fold": {str(fold): asdict(configs[k]) for fold, k in honest.items()},
@@ -235,7 +236,18 @@ def summarise(judged: list[Judged], configs: list[SelectionConfig]) -> dict[str,
     }
 
 
-def _means(found: list[Figures], subjects: list[str]) -> dict[str, Any]:
+def choose_config(scores: np.ndarray, subjects: np.ndarray) -> int:
+    """Which column of `scores` (cases, configs) has the best mean; the first, the default, unless
+    the 95 % interval of what the best gains on it is above 0.
+
+    `subjects` (cases,) are resampled for the interval.
+    """
+    best = int(np.argmax(scores.mean(axis=0)))
+    gain = mean_intervals(scores[:, [best]] - scores[:, [0]], subjects)
+    return best if gain is not None and gain[0, 0] > 0 else 0
+
+
+def _means(found: list[Figures], subjects: np.ndarray) -> dict[str, Any]:
     names = [field.name for field in fields(Figures)]
     columns = np.array([[getattr(each, name) for name in names] for each in found])
     intervals = mean_intervals(columns, subjects)

@@ -28,7 +28,7 @@ from training.augment import Augmentation
 from training.base import PROVENANCE, load_base, save_base
 from training.cache import Cache, CachedCase, finish_cache, open_cache, write_atomically
 from training.cards import demo_card
-from training.cross_validate import grid, judge_on_grid
+from training.cross_validate import choose_config, grid, judge_on_grid
 from training.curves import draw_curves
 from training.foundation import AnatomyFrames, AnatomyNet, FoundationTraining
 from training.module import AbdomenTraining, Recipe
@@ -275,8 +275,8 @@ def _adapt(
 
 @dataclass(frozen=True)
 class _Fitted:
-    """The selection with the best mean score on held-out cases, the means with it, which are
-    optimistic, and with the default.
+    """The selection that held-out cases chose, the means on them with it, which are optimistic, and
+    with the default.
     """
 
     selection: SelectionConfig
@@ -288,7 +288,9 @@ def _fit_selection(networks: Sequence[AbdomenNet], held_out: Sequence[CachedCase
     configs = grid()
     judged = [judge_on_grid(case, networks, configs) for case in held_out]
     means = [mean_figures(list(found)) for found in zip(*judged, strict=True)]
-    best = int(np.argmax([mean.score for mean in means]))
+    scores = np.array([[each.score for each in found] for found in judged])
+    # Subjects of two seeds may share a number; resampled together they do no harm.
+    best = choose_config(scores, np.array([case.facts.subject for case in held_out]))
     log.info("%d held-out phantoms: default %s, fitted %s", len(held_out), means[0], means[best])
     return _Fitted(configs[best], means[best], means[0])
 
