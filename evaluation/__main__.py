@@ -120,7 +120,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--limit", type=int, help="the first so many cases")
     parser.add_argument("--cases", nargs="+", metavar="UUID", help="only these")
-    rules = ("shipped", "largest-area", "highest-probability")
+    rules = ("shipped", "largest-area", "highest-probability", "peak-probability")
     parser.add_argument("--rule", choices=rules, default="shipped", help="how the frame is chosen")
 
 

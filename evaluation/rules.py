@@ -1,4 +1,4 @@
-"""Rules for choosing the frame, by name: the one that ships and two lazy ones to compare it with.
+"""Rules for choosing the frame, by name: the one that ships and lazy ones to compare it with.
 
 All see the same prediction and are followed by the same outline and measurement.
 """
@@ -31,8 +31,17 @@ def highest_probability(
     return np.asarray(total / np.maximum(covered.sum(axis=(1, 2)), 1) * tissue)
 
 
+def peak_probability(
+    prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig
+) -> np.ndarray:
+    """The highest probability of any pixel, (T,); 0 where there is no mask."""
+    peak = expit(prediction.mask_logits.max(axis=(1, 2)).astype(np.float32))
+    return np.asarray(peak * (peak > config.mask_threshold) * tissue)
+
+
 RULES: Mapping[str, Rule] = {
     "shipped": score_frames,
     "largest-area": largest_area,
     "highest-probability": highest_probability,
+    "peak-probability": peak_probability,
 }

@@ -2,7 +2,7 @@ import numpy as np
 
 from acouslic.segment import StackPrediction
 from acouslic.selection import SelectionConfig
-from evaluation.rules import highest_probability, largest_area
+from evaluation.rules import highest_probability, largest_area, peak_probability
 
 CONFIG = SelectionConfig()
 TISSUE = np.array([True, True, True, False, True, True])
@@ -28,4 +28,13 @@ def test_highest_probability_looks_at_how_sure_the_mask_is():
     scores = highest_probability(prediction(), TISSUE, CONFIG)
     assert scores.argmax() == 1
     assert np.isclose(scores[0], 1 / (1 + np.exp(-1)), atol=1e-3)
+    assert not scores[2:].any()
+
+
+def test_peak_probability_looks_at_the_surest_pixel_alone():
+    found = prediction()
+    found.mask_logits[0, 0, 0] = 7
+    scores = peak_probability(found, TISSUE, CONFIG)
+    assert scores.argmax() == 0
+    assert np.isclose(scores[1], 1 / (1 + np.exp(-6)), atol=1e-3)
     assert not scores[2:].any()
