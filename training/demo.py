@@ -287,12 +287,12 @@ class _Fitted:
 def _fit_selection(networks: Sequence[AbdomenNet], held_out: Sequence[CachedCase]) -> _Fitted:
     configs = grid()
     judged = [judge_on_grid(case, networks, configs) for case in held_out]
-    means = [mean_figures(list(found)) for found in zip(*judged, strict=True)]
     scores = np.array([[each.score for each in found] for found in judged])
     # Subjects of two seeds may share a number; resampled together they do no harm.
     best = choose_config(scores, np.array([case.facts.subject for case in held_out]))
-    log.info("%d held-out phantoms: default %s, fitted %s", len(held_out), means[0], means[best])
-    return _Fitted(configs[best], means[best], means[0])
+    default, fitted = (mean_figures([found[k] for found in judged]) for k in (0, best))
+    log.info("%d held-out phantoms: default %s, fitted %s", len(held_out), default, fitted)
+    return _Fitted(configs[best], fitted, default)
 
 
 def _provenance(base: Path, options: DemoOptions, fitted: _Fitted, cases: int) -> dict[str, Any]:
