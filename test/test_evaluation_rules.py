@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 
 from acouslic.segment import StackPrediction
 from acouslic.selection import SelectionConfig
-from evaluation.rules import highest_probability, largest_area, peak_probability
+from evaluation.__main__ import main
+from evaluation.rules import RULES, highest_probability, largest_area, peak_probability
 
 CONFIG = SelectionConfig()
 TISSUE = np.array([True, True, True, False, True, True])
@@ -38,3 +40,9 @@ def test_peak_probability_looks_at_the_surest_pixel_alone():
     assert scores.argmax() == 0
     assert np.isclose(scores[1], 1 / (1 + np.exp(-6)), atol=1e-3)
     assert not scores[2:].any()
+
+
+def test_the_command_line_offers_every_rule(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        main(["run", "--help"])
+    assert "{" + ",".join(RULES) + "}" in capsys.readouterr().out
