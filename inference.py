@@ -33,9 +33,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     # These take seconds to import; a usage error need not wait for them.
-    from acouslic.bundle import choose_bundle, choose_device, load_bundle
+    from acouslic.bundle import choose_bundle, load_bundle
     from acouslic.pipeline import measure
     from acouslic.platform_io import find_input, prepare_output, write_outputs
+    from acouslic.segment import choose_device
     from acouslic.stack import read_stack
 
     prepare_output(arguments.output)

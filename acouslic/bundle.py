@@ -1,17 +1,15 @@
 """A bundle: a folder of weights, all that rebuilds their network, and where they come from.
 
-config.json           networks' architecture, LoRA, number of members, selection
-trunk.safetensors     what all members share: the base, or the merged trunk of a single member
-member_<k>.safetensors  the rest of member k: adapter, decoder, quality head (several members are an
-ensemble) provenance.json       data, seed, code version, figures; `simulated` says whether the data
-were phantoms MODEL_CARD.md         the same for people manifest.json         name, sha256 of each
-of the others
+config.json             the networks' architecture, LoRA, number of members, selection
+trunk.safetensors       what all members share: the base, or the merged trunk of a single member
+member_<k>.safetensors  the rest of member k: adapter, decoder, quality head; several are an ensemble
+provenance.json         data, seed, code version, figures; `simulated`: whether of phantoms
+MODEL_CARD.md           the same for people
+manifest.json           the bundle's name, and the sha256 of each of the others
 """
 
-import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,16 +19,29 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from acouslic.errors import BundleError, InputError
+from acouslic import files
+from acouslic.errors import BundleError
 from acouslic.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.selection import SelectionConfig
 
 FORMAT = "acouslic-bundle-1"
 MANIFEST = "manifest.json"
+CONFIG, PROVENANCE, CARD = "config.json", "provenance.json", "MODEL_CARD.md"
 TRUNK = "trunk.safetensors"
 log = logging.getLogger(__name__)
 State = dict[str, torch.Tensor]
+
+
+def _owned(folder: Path) -> set[str]:
+    try:
+        manifest = _read_json(folder, MANIFEST)
+        return {MANIFEST, *manifest["sha256"]} if "name" in manifest else set()
+    except (BundleError, KeyError, TypeError):
+        return set()
+
+
+BUNDLE = files.FolderKind("bundle", _owned)
 
 
 @dataclass(frozen=True)
@@ -81,20 +92,6 @@ def choose_bundle(folder: Path, demo: Path) -> Path:
     return demo
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one.
-
-    Raises:
-        InputError: a GPU is asked for where there is none.
-    """
-    has_gpu = torch.cuda.is_available()
-    if name == "cuda" and not has_gpu:
-        raise InputError(
-            expected="a GPU for --device cuda", found="none", advice="use --device auto or cpu"
-        )
-    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
-
-
 def save_bundle(
     folder: Path,
     members: Sequence[AbdomenNet],
@@ -105,33 +102,43 @@ def save_bundle(
     provenance: dict[str, Any],
     card: str,
     dtype: torch.dtype = torch.float16,
+    overwrite: bool = False,
 ) -> None:
-    """Write a bundle, whole or not at all; an older one at the same place is replaced.
+    """Write a bundle, whole or not at all.
 
-    Members must share one architecture, and with several of them the same base below their
-    adapters.
+    Args:
+        folder: where it goes; a README.md that is there stays.
+        members: networks of one architecture; several have the same base below their adapters.
+        name: the first half of the bundle's id.
+        selection: how a frame is chosen.
+        lora: the members' adapters, None where they are merged.
+        provenance: data, seed, code version, figures; `simulated` says whether of phantoms.
+        card: the same for people, Markdown.
+        dtype: of the weights on disk.
+        overwrite: whether an older bundle may be replaced.
+
+    Raises:
+        OutputError: the folder holds something else, or a bundle that is not to be replaced.
+        ValueError: several members do not share one trunk.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     states = [_cast(plain_state(member), dtype) for member in members]
     shared = {key for key in states[0] if _is_shared(key)}
     if any(not torch.equal(state[key], states[0][key]) for state in states for key in shared):
         raise ValueError("the members do not share one trunk; merge no adapters into an ensemble")
-    save_file({key: states[0][key] for key in sorted(shared)}, partial / TRUNK)
-    for k, state in enumerate(states):
-        own = {key: state[key] for key in sorted(state.keys() - shared)}
-        save_file(own, partial / _member_file(k))
-    for path in partial.iterdir():
-        path.chmod(0o644)  # safetensors writes for its owner only; the container's user is another
     config = BundleConfig(members[0].config, lora, len(members), selection)
-    _write_json(partial / "config.json", config.to_dict())
-    _write_json(partial / "provenance.json", provenance)
-    (partial / "MODEL_CARD.md").write_text(card)
-    hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
-    _write_json(partial / MANIFEST, {"name": name, "sha256": hashes})
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with files.new_folder(folder, BUNDLE, overwrite=overwrite) as partial:
+        save_file({key: states[0][key] for key in sorted(shared)}, partial / TRUNK)
+        for k, state in enumerate(states):
+            own = {key: state[key] for key in sorted(state.keys() - shared)}
+            save_file(own, partial / _member_file(k))
+        for path in partial.iterdir():
+            # safetensors writes for its owner only; the container's user is another.
+            path.chmod(0o644)
+        files.write_json(partial / CONFIG, config.to_dict())
+        files.write_json(partial / PROVENANCE, provenance)
+        files.write_text(partial / CARD, card)
+        hashes = {path.name: files.sha256(path) for path in sorted(partial.iterdir())}
+        files.write_json(partial / MANIFEST, {"name": name, "sha256": hashes})
 
 
 def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
@@ -145,11 +152,11 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
     manifest = _read_json(folder, MANIFEST)
     _verify(folder, manifest)
     try:
-        config = BundleConfig.from_dict(_read_json(folder, "config.json"))
+        config = BundleConfig.from_dict(_read_json(folder, CONFIG))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
             expected=f"a config.json of the form {FORMAT}",
-            found=f"{folder / 'config.json'} of another form ({error})",
+            found=f"{folder / CONFIG} of another form ({error})",
             advice="use a bundle and a code of the same version",
         ) from error
     trunk = _load_tensors(folder / TRUNK)
@@ -157,8 +164,8 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
         _rebuild(config, trunk, _load_tensors(folder / _member_file(k)), folder).to(device)
         for k in range(config.members)
     )
-    digest = _sha256(folder / MANIFEST)[:12]
-    provenance = _read_json(folder, "provenance.json")
+    digest = files.sha256(folder / MANIFEST)[:12]
+    provenance = _read_json(folder, PROVENANCE)
     return Bundle(f"{manifest['name']}-{digest}", config, members, provenance, device)
 
 
@@ -193,7 +200,7 @@ def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> Ab
         load_plain_state(network, {**trunk, **own})
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
         raise BundleError(
-            expected=f"weights of the architecture in {folder / 'config.json'}",
+            expected=f"weights of the architecture in {folder / CONFIG}",
             found=f"others ({str(error).splitlines()[-1].strip()})",
             advice="pack the bundle again with `python -m training pack`",
         ) from error
@@ -208,14 +215,14 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
         path = folder / name
         if not path.is_file():
             raise BundleError(expected=f"{name} in {folder}", found="no such file", advice=advice)
-        found = _sha256(path)
+        found = files.sha256(path)
         if found != expected:
             raise BundleError(
                 expected=f"{path} with sha256 {expected[:12]}...",
                 found=f"{found[:12]}...",
                 advice=advice,
             )
-    for name in ("config.json", "provenance.json", TRUNK, _member_file(0)):
+    for name in (CONFIG, PROVENANCE, TRUNK, _member_file(0)):
         if name not in manifest.get("sha256", {}):
             raise BundleError(
                 expected=f"{name} listed in {folder / MANIFEST}",
@@ -269,12 +276,3 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
             expected=f"an object in {path}", found="another value", advice="pack again"
         )
     return values
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,6 +20,14 @@ _MARGIN_PX = 2
 _MOST_POINTS_WITHOUT_FIT = 5
 
 
+def ramanujan(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Perimeter of an ellipse of semi-axes a and b, by Ramanujan's first formula.
+
+    Source: Modular equations and approximations to pi, Q. J. Math. 45, 1914, p. 350.
+    """
+    return np.asarray(np.pi * (3 * (a + b) - np.sqrt((3 * a + b) * (a + 3 * b))))
+
+
 @dataclass(frozen=True)
 class Ellipse:
     """An ellipse in a frame; `angle_deg` turns the major axis from +x towards +y, in [0, 180)."""
@@ -50,9 +58,8 @@ class Ellipse:
 
     @property
     def circumference_px(self) -> float:
-        """Ramanujan's first formula (Modular equations and approximations to pi, 1914, end)."""
-        a, b = self.semi_major_px, self.semi_minor_px
-        return math.pi * (3 * (a + b) - math.sqrt((3 * a + b) * (a + 3 * b)))
+        """Its perimeter."""
+        return float(ramanujan(np.array(self.semi_major_px), np.array(self.semi_minor_px)))
 
     def mask(self, shape: tuple[int, int]) -> np.ndarray:
         """The pixels whose centre lies in the ellipse, (H, W) bool; none where an axis is zero."""

@@ -15,11 +15,9 @@ from open_clip.transformer import LayerNorm, VisionTransformer
 from torch import nn
 from torch.nn import functional
 
-from acouslic.fan import CHALLENGE_FAN
+from acouslic.challenge import CHALLENGE_FAN, Quality
 from acouslic.preprocess import masks_to_grid
 
-QUALITY = ("none", "suboptimal", "optimal")
-QUALITY_VALUES = (0.0, 0.6, 1.0)
 TAPS = 4
 HEAD_WIDTH = 64
 HIDDEN = 64
@@ -87,7 +85,7 @@ class Decoded(NamedTuple):
 
 
 class Output(NamedTuple):
-    """`mask_logits` (N, 1, G, G), `quality_logits` (N, 3) in the order of QUALITY; both float32."""
+    """`mask_logits` (N, 1, G, G), `quality_logits` (N, 3) in the order of Quality; both float32."""
 
     mask_logits: torch.Tensor
     quality_logits: torch.Tensor
@@ -278,7 +276,7 @@ class QualityHead(nn.Module):
         inputs = config.trunk.embed_dim + config.trunk.width + merged
         self.norm = nn.LayerNorm(inputs)
         self.hidden = nn.Linear(inputs + 2, HIDDEN)
-        self.logits = nn.Linear(HIDDEN, len(QUALITY))
+        self.logits = nn.Linear(HIDDEN, len(Quality))
 
     def forward(self, features: TrunkFeatures, decoded: Decoded) -> torch.Tensor:
         """Quality logits (N, 3) float32. The mask learns from its own loss only."""

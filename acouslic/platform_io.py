@@ -1,23 +1,23 @@
 """The platform's side: which file is the input; the output's files, all whole or none there."""
 
-import json
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
+from acouslic import files
+from acouslic.challenge import (
+    CIRCUMFERENCE_FILE,
+    FRAME_FILE,
+    INPUT_FOLDER,
+    MASK_FILE,
+    MASK_FOLDER,
+)
 from acouslic.errors import InputError, OutputError
+from acouslic.metaimage import write_frames
 from acouslic.pipeline import Measurement
 from acouslic.stack import Stack
-
-INPUT_FOLDER = Path("images/stacked-fetal-ultrasound")
-MASK_FILE = Path("images/fetal-abdomen-segmentation/output.mha")
-FRAME_FILE = Path("fetal-abdomen-frame-number.json")
-CIRCUMFERENCE_FILE = Path("fetal-abdominal-circumference.json")
 
 
 def find_input(input_dir: Path) -> Path:
@@ -27,15 +27,15 @@ def find_input(input_dir: Path) -> Path:
         InputError: there is none, or several.
     """
     folder = input_dir / INPUT_FOLDER
-    files = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
-    if len(files) != 1:
-        names = ", ".join(path.name for path in files[:3])
+    paths = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
+    if len(paths) != 1:
+        names = ", ".join(path.name for path in paths[:3])
         raise InputError(
             expected=f"one .mha file in {folder}",
-            found=f"{len(files)} files ({names} ...)" if files else "none",
+            found=f"{len(paths)} files ({names} ...)" if paths else "none",
             advice="give one stack a run",
         )
-    return files[0]
+    return paths[0]
 
 
 def prepare_output(output_dir: Path) -> None:
@@ -50,7 +50,7 @@ def prepare_output(output_dir: Path) -> None:
             pass
     except OSError as error:
         raise _unwritable(output_dir, error) from error
-    folder = output_dir / MASK_FILE.parent
+    folder = output_dir / MASK_FOLDER
     strangers = [path.name for path in folder.glob("*") if path.name != MASK_FILE.name]
     if strangers:
         raise OutputError(
@@ -61,30 +61,19 @@ def prepare_output(output_dir: Path) -> None:
 
 
 def write_outputs(output_dir: Path, stack: Stack, measurement: Measurement, bundle_id: str) -> None:
-    """Write the mask volume, the frame number and the measurement.
-
-    All are written beside their places first and moved there when all are whole.
+    """Write the mask volume, the frame number and the measurement, all of them or none.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    partial = None
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_dir))
-        _write_mask(partial / MASK_FILE, stack, measurement)
-        _write_json(partial / FRAME_FILE, measurement.frame)
-        _write_json(partial / CIRCUMFERENCE_FILE, describe(stack, measurement, bundle_id))
-        for name in (MASK_FILE, CIRCUMFERENCE_FILE, FRAME_FILE):
-            (output_dir / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(partial / name, output_dir / name)
-    except (OSError, RuntimeError) as error:
-        for name in (MASK_FILE, CIRCUMFERENCE_FILE, FRAME_FILE):
-            (output_dir / name).unlink(missing_ok=True)
+        with files.new_files(output_dir, (MASK_FILE, CIRCUMFERENCE_FILE, FRAME_FILE)) as partial:
+            _write_mask(partial / MASK_FILE, stack, measurement)
+            described = describe(stack, measurement, bundle_id)
+            files.write_json(partial / CIRCUMFERENCE_FILE, described)
+            files.write_json(partial / FRAME_FILE, measurement.frame)
+    except OSError as error:
         raise _unwritable(output_dir, error) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def describe(stack: Stack, measurement: Measurement, bundle_id: str) -> dict[str, Any]:
@@ -107,18 +96,10 @@ def describe(stack: Stack, measurement: Measurement, bundle_id: str) -> dict[str
 
 
 def _write_mask(path: Path, stack: Stack, measurement: Measurement) -> None:
-    volume = np.zeros(stack.frames.shape, np.uint8)
-    volume[measurement.frame] = measurement.mask
-    image = sitk.GetImageFromArray(volume)
-    image.SetSpacing(stack.geometry.spacing_mm)
-    image.SetOrigin(stack.geometry.origin_mm)
-    image.SetDirection(stack.geometry.direction)
-    path.parent.mkdir(parents=True)
-    sitk.WriteImage(image, str(path), useCompression=True)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    empty = np.zeros(stack.frames.shape[1:], np.uint8)
+    frames = range(len(stack.frames))
+    masks = (measurement.mask if frame == measurement.frame else empty for frame in frames)
+    write_frames(path, masks, stack.geometry)
 
 
 def _unwritable(output_dir: Path, error: Exception) -> OutputError:

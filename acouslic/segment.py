@@ -6,20 +6,34 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from acouslic.network import QUALITY, AbdomenNet
-from acouslic.preprocess import normalise
+from acouslic.challenge import FRAME_SHAPE, Quality
+from acouslic.errors import InputError
+from acouslic.network import AbdomenNet
+from acouslic.preprocess import from_grid, normalise
 
 
 @dataclass(frozen=True)
 class StackPrediction:
-    """What the network says of T frames; zeros on black ones.
-
-    quality: (T, 3) float32, probabilities in the order of `network.QUALITY`.
-    mask_logits: (T, G, G) float16, the abdomen's logits on the network's grid.
-    """
+    """What the network says of T frames; zeros on black ones."""
 
     quality: np.ndarray
+    """(T, 3) float32, probabilities in the order of `Quality`."""
     mask_logits: np.ndarray
+    """(T, G, G) float16, the abdomen's logits on the network's grid."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: `auto` is the GPU where there is one, else the CPU.
+
+    Raises:
+        InputError: a GPU is asked for where there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise InputError(
+            expected="a GPU for --device cuda", found="none", advice="use --device auto or cpu"
+        )
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 
 @torch.inference_mode()
@@ -28,13 +42,18 @@ def predict(
 ) -> StackPrediction:
     """Run an ensemble of one or more members over a stack.
 
-    `grid` holds the tissue frames only, (tissue.sum(), S, S) uint8 from `preprocess.to_grid`;
-    `tissue` is (T,) bool. Mask logits and quality probabilities are averaged over the members. On a
-    GPU the network runs in float16 (a T4 has no bfloat16), but for its last, decisive step; on a
-    CPU in float32, unless the caller's autocast says otherwise.
+    Mask logits and quality probabilities are averaged over the members. On a GPU the network runs
+    in float16 (a T4 has no bfloat16), but for its last, decisive step; on a CPU in float32, unless
+    the caller's autocast says otherwise.
+
+    Args:
+        members: networks in evaluation mode, on one device.
+        grid: the tissue frames only, (tissue.sum(), S, S) uint8 from `preprocess.to_grid`.
+        tissue: which of the stack's frames those are, (T,) bool.
+        batch_size: frames at a time.
     """
     size = members[0].decoder.size
-    quality = np.zeros((len(tissue), len(QUALITY)), np.float32)
+    quality = np.zeros((len(tissue), len(Quality)), np.float32)
     mask_logits = np.zeros((len(tissue), size, size), np.float16)
     device = next(members[0].parameters()).device
     frames = np.flatnonzero(tissue)
@@ -48,3 +67,9 @@ def predict(
         quality[batch] = probabilities.mean(dim=0).cpu().numpy()
         mask_logits[batch] = logits.mean(dim=0).half().cpu().numpy()
     return StackPrediction(quality, mask_logits)
+
+
+def full_size(prediction: StackPrediction, frame: int) -> np.ndarray:
+    """One frame's mask logits at the frame's own size, (H, W) float32."""
+    logits = torch.from_numpy(prediction.mask_logits[frame][None]).float()
+    return from_grid(logits, FRAME_SHAPE)[0].numpy()

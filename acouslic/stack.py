@@ -11,20 +11,16 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from acouslic.challenge import (
+    COLUMNS,
+    FRAMES_PER_SWEEP,
+    ROWS,
+    SPACING_MM,
+    SPACING_TOLERANCE_MM,
+    SWEEPS,
+)
 from acouslic.errors import InputError
-from acouslic.fan import COLUMNS, FRAMES_PER_SWEEP, ROWS, SPACING_MM, SWEEPS
-from acouslic.metaimage import read_header
-
-SPACING_TOLERANCE_MM = 1e-3
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where an image lies: spacing and origin in mm as (x, y, z), direction cosines row by row."""
-
-    spacing_mm: tuple[float, ...]
-    origin_mm: tuple[float, ...]
-    direction: tuple[float, ...]
+from acouslic.metaimage import Geometry, read_header
 
 
 @dataclass(frozen=True)

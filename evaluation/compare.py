@@ -1,6 +1,5 @@
 """Two scored runs of the same cases, side by side and paired; differences are B minus A."""
 
-import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from acouslic import files
 from acouslic.errors import InputError
 from evaluation.intervals import SEED, mean_intervals
 from evaluation.score import SCORED_KEYS, read_score
@@ -89,9 +89,9 @@ def table(comparison: Comparison) -> str:
 
 def write_comparison(comparison: Comparison, output: Path) -> None:
     """Write comparison.json into a folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(vars(comparison), indent=2, allow_nan=False)
-    (output / COMPARISON_FILE).write_text(text + "\n")
+    path = output / COMPARISON_FILE
+    files.refuse_foreign_file(path, '"changed"', "a comparison")
+    files.write_json(path, vars(comparison))
 
 
 def _columns(cases: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The challenge's metrics of a case, and their means over cases, to the official tool's last digit.
 
-Pure functions. Truth is the labels of a stack, 0 none, 1 optimal, 2 suboptimal; a prediction is one
-(H, W) mask; frames count from 0, sweeps from 1. Keys are those of the official metrics.json.
+Pure functions. Truth is the labels of a stack; a prediction is one (H, W) mask; frames count from
+0, sweeps from 1. Keys are those of the official metrics.json.
 """
 
 import math
@@ -13,11 +13,10 @@ import numpy as np
 import SimpleITK as sitk
 from grand_challenge_metrics.stats import hausdorff_distance
 
+from acouslic.challenge import COLUMNS, SWEEPS, Quality
 from acouslic.ellipse import circumference_mm
-from acouslic.fan import COLUMNS, SWEEPS
-from evaluation.labels import Labels
+from dataset.labels import Labels
 
-OPTIMAL, SUBOPTIMAL = 1, 2
 NEAREST_FRAMES = 15
 WORST_HAUSDORFF_PX = float(COLUMNS * NEAREST_FRAMES)
 
@@ -132,11 +131,11 @@ def wfss(truth: Labels, frame: int) -> float:
     suboptimal one where it has; else 0. Neither fan nor reference matters. A frame that has both
     labels is optimal.
     """
-    if truth.has(OPTIMAL, frame):
-        return 1.0
-    if not truth.has(SUBOPTIMAL, frame):
-        return 0.0
-    return 0.6 if any(truth.has(OPTIMAL, other) for other in truth.frames) else 1.0
+    quality = truth.quality_of(frame)
+    if quality != Quality.SUBOPTIMAL:
+        return quality.value_in_score
+    has_optimal = any(truth.quality_of(other) == Quality.OPTIMAL for other in truth.frames)
+    return quality.value_in_score if has_optimal else Quality.OPTIMAL.value_in_score
 
 
 def overlap(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:

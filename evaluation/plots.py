@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acouslic.fan import SWEEPS
+from acouslic.challenge import SWEEPS
 
 Case = Mapping[str, Any]
 

@@ -12,18 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from acouslic.challenge import (
+    FRAME_FILE,
+    FRAME_SLUG,
+    MASK_FOLDER,
+    MASK_SLUG,
+    SPACING_MM,
+    SPACING_TOLERANCE_MM,
+    STACK_SLUG,
+)
 from acouslic.errors import AcouslicError, InputError
-from acouslic.fan import SPACING_MM
-from evaluation.labels import Labels, read_labels
+from dataset.labels import Labels, read_labels
 
 JOBS_FILE = "predictions.json"
-INPUT_SLUG = "stacked-fetal-ultrasound"
-MASK_SLUG, FRAME_SLUG = "fetal-abdomen-segmentation", "fetal-abdomen-frame-number"
-MASK_FOLDER = Path("images") / MASK_SLUG
-FRAME_FILE = Path(f"{FRAME_SLUG}.json")
 # What the official tool looks for.
 IMAGE_PATTERNS = ("*.mha", "*.tiff")
-SPACING_TOLERANCE_MM = 1e-3
 
 
 class PredictionError(AcouslicError):
@@ -161,7 +164,7 @@ def _listed_jobs(folder: Path) -> list[PredictionFiles]:
 
 def _job_files(folder: Path, job: Mapping[str, Any]) -> PredictionFiles:
     output = folder / str(job["pk"]) / "output"
-    name = _value_of(job["inputs"], INPUT_SLUG)["image"]["name"]
+    name = _value_of(job["inputs"], STACK_SLUG)["image"]["name"]
     try:
         mask, frame = (_value_of(job["outputs"], slug) for slug in (MASK_SLUG, FRAME_SLUG))
     except KeyError as error:

@@ -12,17 +12,20 @@ import jinja2
 import numpy as np
 import SimpleITK as sitk
 
+from acouslic import files
+from acouslic.challenge import CHALLENGE_FAN
 from acouslic.errors import InputError
-from acouslic.fan import CHALLENGE_FAN
+from dataset.labels import Labels, read_labels
+from dataset.processes import in_processes
+from dataset.truth import TruthCase, find_truth
 from evaluation import plots
 from evaluation.intervals import LEVEL_PERCENT
-from evaluation.labels import Labels, read_labels
 from evaluation.predictions import PredictionError, find_predictions, read_prediction
 from evaluation.score import read_score
-from evaluation.truth import TruthCase, find_truth
-from evaluation.work import in_processes
 
 REPORT_FILE = "report.html"
+# By this the page is known as ours; it stands in the template.
+GENERATOR = '<meta name="generator" content="acouslic evaluation">'
 SCORES_FILE = "frame_scores.json"
 PICTURE_WIDTH_PX = 440
 JPEG_QUALITY = 80
@@ -87,6 +90,8 @@ def write_report(
     Raises:
         InputError: `scored` is no output of `score`, or what it scored is gone.
     """
+    path = output or scored / REPORT_FILE
+    files.refuse_foreign_file(path, GENERATOR, "a report")
     result = read_score(scored)
     settings = result["settings"]
     truth = find_truth(Path(settings["truth"]))
@@ -106,9 +111,7 @@ def write_report(
         in_processes(view_case, jobs, workers, "drawn"),
         key=lambda view: (view.case["score"], view.case["case"]),
     )
-    path = output or scored / REPORT_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(result, views), encoding="utf-8")
+    files.write_text(path, render(result, views))
     return path
 
 

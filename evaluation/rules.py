@@ -8,9 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import expit
 
-from acouslic.pipeline import Rule, score_frames
 from acouslic.segment import StackPrediction
-from acouslic.selection import SelectionConfig
+from acouslic.selection import Rule, SelectionConfig, score_frames
 
 
 def largest_area(

@@ -6,8 +6,6 @@ it the score of every frame (frame_scores.json), for the report.
 
 import json
 import logging
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,20 +15,30 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from acouslic.bundle import Bundle, choose_device, load_bundle
-from acouslic.errors import AcouslicError, InputError
+from acouslic import files
+from acouslic.bundle import Bundle, load_bundle
+from acouslic.challenge import CIRCUMFERENCE_FILE, FRAME_FILE, IMAGES, MASK_FOLDER
+from acouslic.errors import AcouslicError, InputError, OutputError
 from acouslic.pipeline import Measurement, measure
-from acouslic.platform_io import CIRCUMFERENCE_FILE, write_outputs
+from acouslic.platform_io import write_outputs
+from acouslic.segment import choose_device
 from acouslic.stack import Stack, read_stack
+from dataset.processes import progress
 from evaluation.predictions import PredictionFiles, read_prediction
 from evaluation.rules import RULES
-from evaluation.truth import TRAINING_IMAGES
-from evaluation.work import progress
 
 RUN_FILE = "run.json"
 SCORES_FILE = "frame_scores.json"
 SCORE_DIGITS = 5
 log = logging.getLogger(__name__)
+
+
+def _owned(folder: Path) -> set[str]:
+    names = {MASK_FOLDER.parts[0], FRAME_FILE.name, CIRCUMFERENCE_FILE.name, SCORES_FILE}
+    return names if (folder / SCORES_FILE).is_file() else set()
+
+
+CASE = files.FolderKind("answer", _owned)
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,7 @@ class Record:
 
     def write(self, output: Path) -> None:
         """Write run.json, whole or not at all."""
-        partial = output / f".{RUN_FILE}.partial"
-        partial.write_text(json.dumps(vars(self), indent=2) + "\n")
-        os.replace(partial, output / RUN_FILE)
+        files.write_json(output / RUN_FILE, vars(self))
 
 
 def run(settings: Settings) -> Record:
@@ -80,9 +86,20 @@ def run(settings: Settings) -> Record:
     """
     stacks = find_stacks(settings)
     bundle = load_bundle(settings.model, choose_device(settings.device))
+    files.refuse_foreign_folder(settings.output, RUN_FILE, "a run")
     settings.output.mkdir(parents=True, exist_ok=True)
+    with files.claim(settings.output) as is_ours:
+        if not is_ours:
+            raise OutputError(
+                expected=f"no other run that writes to {settings.output}",
+                found="one that is going on",
+                advice="wait for it, or name another --output",
+            )
+        return _run_cases(stacks, bundle, settings)
+
+
+def _run_cases(stacks: Sequence[Path], bundle: Bundle, settings: Settings) -> Record:
     record = _open_record(settings, bundle)
-    _sweep_up(settings.output)
     waiting = [path for path in stacks if not _is_done(path, settings.output, bundle.id)]
     log.info("%d of %d cases are done already", len(stacks) - len(waiting), len(stacks))
     record.write(settings.output)
@@ -102,7 +119,7 @@ def find_stacks(settings: Settings) -> list[Path]:
     Raises:
         InputError: there are none, or a named one is not there.
     """
-    folder = settings.dataset / TRAINING_IMAGES
+    folder = settings.dataset / IMAGES
     if not folder.is_dir():
         folder = settings.dataset
     paths = {path.stem: path for path in sorted(folder.glob("*.mha"))}
@@ -159,12 +176,10 @@ def _run_case(
 
 def _write_case(output: Path, stack: Stack, measurement: Measurement, bundle_id: str) -> None:
     """Written beside its place and moved there whole: a folder of that name is a case done."""
-    partial = output / f".{stack.name}.partial"
-    write_outputs(partial, stack, measurement, bundle_id)
     scores = [round(float(score), SCORE_DIGITS) for score in measurement.frame_scores]
-    (partial / SCORES_FILE).write_text(json.dumps({"frame_scores": scores}) + "\n")
-    shutil.rmtree(output / stack.name, ignore_errors=True)
-    os.replace(partial, output / stack.name)
+    with files.new_folder(output / stack.name, CASE, overwrite=True) as partial:
+        write_outputs(partial, stack, measurement, bundle_id)
+        files.write_json(partial / SCORES_FILE, {"frame_scores": scores}, indent=None)
 
 
 def _is_done(stack_path: Path, output: Path, bundle_id: str) -> bool:
@@ -208,9 +223,3 @@ def _open_record(settings: Settings, bundle: Bundle) -> Record:
         )
     record.seconds = before["seconds"]
     return record
-
-
-def _sweep_up(output: Path) -> None:
-    """Remove what an interrupted run left half written."""
-    for path in output.glob(".*.partial"):
-        shutil.rmtree(path, ignore_errors=True)

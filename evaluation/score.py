@@ -4,6 +4,7 @@ metrics.json has the official keys with mean and std, and beside them `ci95`, `c
 """
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from acouslic import files
+from acouslic.challenge import CHALLENGE_FAN, SIMULATED, SPACING_MM
 from acouslic.errors import InputError
-from acouslic.fan import CHALLENGE_FAN, SPACING_MM
+from dataset.labels import Labels, read_labels
+from dataset.processes import in_processes
+from dataset.truth import TruthCase, find_truth, read_fan_mask, read_subjects
 from evaluation import metrics
 from evaluation.intervals import LEVEL_PERCENT, RESAMPLES, SEED, mean_intervals
-from evaluation.labels import Labels, read_labels
 from evaluation.predictions import (
     Prediction,
     PredictionError,
@@ -24,15 +28,12 @@ from evaluation.predictions import (
     find_predictions,
     read_prediction,
 )
-from evaluation.truth import SIMULATED, TruthCase, find_truth, read_fan_mask, read_subjects
-from evaluation.work import in_processes
 
 METRICS_FILE, CASES_FILE = "metrics.json", "cases.csv"
 # Written by `run` beside the predictions, and by the phantom beside its data.
 PROVENANCE_FILES = ("run.json", "provenance.json")
 SCORE_TERMS = ("nae_circumference", "wfss", "DiceCoefficientSoft")
 SCORED_KEYS = (*metrics.AVERAGED_KEYS, "score")
-LABEL_NAMES = {metrics.OPTIMAL: "optimal", metrics.SUBOPTIMAL: "suboptimal"}
 CASE_COLUMNS = (
     "case",
     "subject_id",
@@ -103,14 +104,15 @@ def score(settings: Settings) -> dict[str, Any]:
 
 def write_score(result: Mapping[str, Any], output: Path) -> None:
     """Write metrics.json and cases.csv into a folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2, allow_nan=False)
-    (output / METRICS_FILE).write_text(text + "\n")
-    with (output / CASES_FILE).open("w", newline="") as file:
-        writer = csv.DictWriter(file, CASE_COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        for case in result["cases"]:
-            writer.writerow(case | {"warnings": "; ".join(case["warnings"])})
+    files.refuse_foreign_file(output / METRICS_FILE, '"settings"', "a score")
+    files.refuse_foreign_file(output / CASES_FILE, ",".join(CASE_COLUMNS), "a score")
+    files.write_json(output / METRICS_FILE, result)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, CASE_COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    for case in result["cases"]:
+        writer.writerow(case | {"warnings": "; ".join(case["warnings"])})
+    files.write_text(output / CASES_FILE, text.getvalue())
 
 
 def read_score(folder: Path) -> dict[str, Any]:
@@ -186,7 +188,7 @@ def _scored(
         "status": "scored",
         "frame": prediction.frame,
         "sweep": measured.sweep,
-        "quality": quality_name(labels, prediction.frame),
+        "quality": labels.quality_of(prediction.frame).word,
         "ac_mm": measured.ac_mm,
         "reference_mm": measured.reference_mm,
         **measured.values,
@@ -196,17 +198,11 @@ def _scored(
     }
 
 
-def quality_name(labels: Labels, frame: int) -> str:
-    """How well a frame suits the measurement by the truth: none, suboptimal or optimal."""
-    names = [name for label, name in LABEL_NAMES.items() if labels.has(label, frame)]
-    return names[0] if names else "none"
-
-
 def annotated_runs(labels: Labels) -> list[tuple[int, int, str]]:
     """Runs of equally good annotated frames as (first, last, quality), both ends included."""
     runs: list[tuple[int, int, str]] = []
     for frame in sorted(labels.frames):
-        name = quality_name(labels, frame)
+        name = labels.quality_of(frame).word
         same_sweep = labels.sweep_of(frame) == labels.sweep_of(frame - 1)
         if runs and runs[-1][1:] == (frame - 1, name) and same_sweep:
             runs[-1] = (runs[-1][0], frame, name)

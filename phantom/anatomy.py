@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phantom.shapes import Ellipsoid, ellipsoid, ramanujan, rod, turn
+from acouslic.ellipse import ramanujan
+from phantom.shapes import Ellipsoid, ellipsoid, rod, turn
 
 
 @dataclass(frozen=True)

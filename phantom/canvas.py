@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from acouslic.fan import CHALLENGE_FAN
+from acouslic.challenge import CHALLENGE_FAN
 from phantom.anatomy import Part
 from phantom.shapes import Sections
 from phantom.sweep import FAR_MM, NEAR_MM

@@ -10,31 +10,26 @@ and beside them phantoms.json, by which whoever reads the set knows that it is s
 import csv
 import hashlib
 import io
-import json
-import logging
-import multiprocessing
-import sys
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
-from acouslic.fan import SPACING_MM, SWEEPS
-from phantom.metaimage import write_mha, write_whole
-from phantom.render import FRAMES, Renderer, mask_frame
+from acouslic import files
+from acouslic.challenge import (
+    AC_TABLE,
+    FRAMES,
+    IMAGES,
+    MASKS,
+    SIMULATED,
+    SPACING_MM,
+    TABLE_COLUMNS,
+)
+from acouslic.metaimage import Geometry, write_frames
+from dataset.processes import in_processes
+from phantom.render import Renderer, mask_frame
 from phantom.truth import truth
-
-IMAGES = Path("images", "stacked_fetal_ultrasound")
-MASKS = Path("masks", "stacked_fetal_abdomen")
-TABLE = Path("circumferences", "fetal_abdominal_circumferences_per_sweep.csv")
-SIMULATED = "phantoms.json"
-COLUMNS = ("uuid", "subject_id", *(f"sweep_{i + 1}_ac_mm" for i in range(SWEEPS)))
-
-log = logging.getLogger("phantom")
 
 
 @dataclass(frozen=True)
@@ -70,31 +65,13 @@ def write_dataset(folder: Path, *, seed: int, cases: range, workers: int) -> lis
         raise FileExistsError(
             f"expected a new or empty folder, found that {folder} holds something"
         )
-    for part in (IMAGES, MASKS, TABLE.parent):
+    for part in (IMAGES, MASKS, AC_TABLE.parent):
         (folder / part).mkdir(parents=True)
-    made = json.dumps({"seed": seed, "cases": [cases.start, cases.stop]})
-    write_whole(folder / SIMULATED, [made.encode()])
-    on_terminal = sys.stderr.isatty()
-    rows = []
-    for row in tqdm(
-        _write_cases(folder, seed, cases, workers),
-        total=len(cases),
-        unit="case",
-        disable=not on_terminal,
-    ):
-        rows.append(row)
-        if not on_terminal:
-            log.info(
-                "case %d (%d of %d): %s, %d annotated frames, %.1f s",
-                row.case,
-                len(rows),
-                len(cases),
-                row.name,
-                row.annotated_frames,
-                row.seconds,
-            )
-    rows.sort(key=lambda row: row.case)
-    _write_table(folder / TABLE, rows)
+    made = {"seed": seed, "cases": [cases.start, cases.stop]}
+    files.write_json(folder / SIMULATED, made, indent=None)
+    job = partial(write_case, folder=folder, seed=seed)
+    rows = sorted(in_processes(job, cases, workers, "phantoms"), key=lambda row: row.case)
+    _write_table(folder / AC_TABLE, rows)
     return rows
 
 
@@ -103,11 +80,11 @@ def write_case(case: int, *, folder: Path, seed: int) -> Row:
     start = time.perf_counter()
     known, name = truth(seed, case), case_name(seed, case)
     renderer = Renderer(known)
-    write_mha(
-        folder / IMAGES / f"{name}.mha", map(renderer.frame, range(FRAMES)), spacing_mm=SPACING_MM
-    )
+    geometry = Geometry.plain(SPACING_MM)
+    frames = map(renderer.frame, range(FRAMES))
+    write_frames(folder / IMAGES / f"{name}.mha", frames, geometry)
     masks = (mask_frame(known, index) for index in range(FRAMES))
-    write_mha(folder / MASKS / f"{name}.mha", masks, spacing_mm=SPACING_MM)
+    write_frames(folder / MASKS / f"{name}.mha", masks, geometry)
     return Row(
         case=case,
         name=name,
@@ -118,18 +95,9 @@ def write_case(case: int, *, folder: Path, seed: int) -> Row:
     )
 
 
-def _write_cases(folder: Path, seed: int, cases: range, workers: int) -> Iterator[Row]:
-    job = partial(write_case, folder=folder, seed=seed)
-    if workers == 1:
-        yield from map(job, cases)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap_unordered(job, cases)
-
-
 def _write_table(path: Path, rows: list[Row]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(TABLE_COLUMNS)
     writer.writerows(row.cells() for row in rows)
-    write_whole(path, [text.getvalue().encode()])
+    files.write_text(path, text.getvalue())

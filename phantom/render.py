@@ -5,14 +5,19 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, FRAMES_PER_SWEEP, SWEEPS
+from acouslic.challenge import (
+    CHALLENGE_FAN,
+    FRAME_SHAPE,
+    FRAMES,
+    FRAMES_PER_SWEEP,
+    Quality,
+    labels_of_quality,
+)
 from phantom.canvas import ANGLES_DEG
 from phantom.scene import Stream, stream
 from phantom.tissue import SweepTissue, sample_texture, sample_wall
 from phantom.truth import Truth
 from phantom.ultrasound import Picture, sample_machine
-
-FRAMES = SWEEPS * FRAMES_PER_SWEEP
 
 
 class Renderer:
@@ -55,6 +60,6 @@ def mask_frame(truth: Truth, index: int) -> np.ndarray:
     fan.
     """
     quality = truth.quality()[index]
-    if quality == 0:
+    if quality == Quality.NONE:
         return np.zeros(FRAME_SHAPE, np.uint8)
-    return np.where(truth.outline(index) & CHALLENGE_FAN.mask(), quality, 0).astype(np.uint8)
+    return np.where(truth.outline(index) & CHALLENGE_FAN.mask(), labels_of_quality(quality), 0)

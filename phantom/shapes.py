@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from acouslic.ellipse import ramanujan
+
 
 @dataclass(frozen=True)
 class Planes:
@@ -86,11 +88,6 @@ class Sections:
     def circumference_mm(self) -> np.ndarray:
         """Perimeters by Ramanujan's first formula, (N,)."""
         return ramanujan(*self.semi_axes())
-
-
-def ramanujan(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Perimeter of an ellipse of semi-axes a and b (S. Ramanujan, Q. J. Math. 45, 1914, p. 350)."""
-    return np.asarray(np.pi * (3 * (a + b) - np.sqrt((3 * a + b) * (a + 3 * b))))
 
 
 def ellipsoid(

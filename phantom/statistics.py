@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from acouslic.fan import FRAMES_PER_SWEEP, SWEEPS
-from phantom.truth import OPTIMAL, SUBOPTIMAL, truth
+from acouslic.challenge import AC_COLUMNS, AC_TABLE, FRAMES, FRAMES_PER_SWEEP, SWEEPS, Quality
+from phantom.truth import truth
 
-AC_FILE = "fetal_abdominal_circumferences_per_sweep.csv"
 RUNS_FILE = "annotated_frames_per_case.csv"
 
 
@@ -43,17 +42,16 @@ def reference_labels(folder: Path) -> Labels:
 
     Raises FileNotFoundError where one of the two files is missing.
     """
-    with (folder / AC_FILE).open(newline="") as file:
+    with (folder / AC_TABLE.name).open(newline="") as file:
         acs = list(csv.DictReader(file))
     with (folder / RUNS_FILE).open(newline="") as file:
         runs = list(csv.DictReader(file))
-    quality = np.zeros((len(runs), SWEEPS * FRAMES_PER_SWEEP), np.uint8)
+    quality = np.zeros((len(runs), FRAMES), np.uint8)
     for case, row in zip(quality, runs, strict=True):
-        for column, value in (("subopt_seq", SUBOPTIMAL), ("opt_seq", OPTIMAL)):
+        for column, value in (("subopt_seq", Quality.SUBOPTIMAL), ("opt_seq", Quality.OPTIMAL)):
             for first, last in ast.literal_eval(row[column]):
                 case[first : last + 1] = value
-    columns = [f"sweep_{i + 1}_ac_mm" for i in range(SWEEPS)]
-    ac_mm = np.array([[float(row[c]) if row[c] else np.nan for c in columns] for row in acs])
+    ac_mm = np.array([[float(row[c]) if row[c] else np.nan for c in AC_COLUMNS] for row in acs])
     return Labels(
         quality.reshape(-1, SWEEPS, FRAMES_PER_SWEEP),
         ac_mm,
@@ -68,7 +66,7 @@ def summary(labels: Labels) -> dict[str, str]:
     known = ac[~np.isnan(ac)]
     with_ac = ~np.isnan(ac)
     lengths, runs = _runs(quality > 0)
-    optimal = (quality == OPTIMAL).sum(2)
+    optimal = (quality == Quality.OPTIMAL).sum(2)
     optimal = optimal[optimal > 0]
     position = np.nonzero(quality)[2]
     spread = [np.nanstd(row) / np.nanmean(row) for row in ac if (~np.isnan(row)).sum() > 1]
@@ -81,10 +79,10 @@ def summary(labels: Labels) -> dict[str, str]:
         "annotated frames a case: mean": f"{annotated.mean():.1f}",
         "annotated frames a case: percentiles 5/50/95": _percentiles(annotated, (5, 50, 95)),
         "annotated frames a case: range": f"{annotated.min()} to {annotated.max()}",
-        "optimal, suboptimal frames a case": f"{(quality == OPTIMAL).sum() / cases:.1f}, "
-        f"{(quality == SUBOPTIMAL).sum() / cases:.1f}",
-        "cases without an optimal frame": _share(~(quality == OPTIMAL).any((1, 2))),
-        "cases without a suboptimal frame": _share(~(quality == SUBOPTIMAL).any((1, 2))),
+        "optimal, suboptimal frames a case": f"{(quality == Quality.OPTIMAL).sum() / cases:.1f}, "
+        f"{(quality == Quality.SUBOPTIMAL).sum() / cases:.1f}",
+        "cases without an optimal frame": _share(~(quality == Quality.OPTIMAL).any((1, 2))),
+        "cases without a suboptimal frame": _share(~(quality == Quality.SUBOPTIMAL).any((1, 2))),
         "sweeps with an AC, by sweep 1..6": " / ".join(f"{x:.0%}" for x in with_ac.mean(0)),
         "cases with 1/2/3/4+ such sweeps": " / ".join(
             f"{x:.0%}" for x in np.bincount(np.minimum(with_ac.sum(1), 4), minlength=5)[1:] / cases

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from acouslic.fan import CHALLENGE_FAN, FRAMES_PER_SWEEP, SPACING_MM, SWEEPS
+from acouslic.challenge import CHALLENGE_FAN, FRAMES_PER_SWEEP, SPACING_MM, SWEEPS
 from phantom.scene import Scene, stirred
 from phantom.shapes import Planes
 

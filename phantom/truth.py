@@ -1,26 +1,25 @@
 """The truth of a case from its scene alone: every frame's abdominal section, its quality, every
 sweep's AC.
 
-Nothing is rendered here, so the truth of hundreds of cases takes seconds. Quality: 0 none, 1
-optimal, 2 suboptimal, the numbers that the masks hold.
+Nothing is rendered here, so the truth of hundreds of cases takes seconds.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from acouslic.fan import (
+from acouslic.challenge import (
     CHALLENGE_FAN,
     FRAME_SHAPE,
     FRAMES_PER_SWEEP,
     SPACING_MM,
     SWEEPS,
+    Quality,
 )
 from phantom.scene import Scene, Stream, sample_scene, sample_subject, stream, subject_of
 from phantom.shapes import Sections
 from phantom.sweep import FAR_MM, NEAR_MM, Sweep, sample_sweeps
 
-NONE, OPTIMAL, SUBOPTIMAL = 0, 1, 2
 ATTEMPTS = 200
 
 
@@ -169,16 +168,17 @@ def _judge(sweep: Sweep, rules: Rules) -> SweepTruth:
         best = np.zeros_like(best)
     annotated = _keep_runs(possible, rules.shortest_run)
     optimal = _keep_runs(best & annotated, 2)
-    quality = np.where(optimal, OPTIMAL, np.where(annotated, SUBOPTIMAL, NONE)).astype(np.uint8)
+    quality = np.where(
+        optimal, Quality.OPTIMAL, np.where(annotated, Quality.SUBOPTIMAL, Quality.NONE)
+    ).astype(np.uint8)
     merit = stomach + vein + seen - off / rules.off - tilt / rules.tilt_deg
     return SweepTruth(quality, merit, sections, _sweep_ac_mm(quality, merit, sections))
 
 
 def _sweep_ac_mm(quality: np.ndarray, merit: np.ndarray, sections: Sections) -> float | None:
-    level = OPTIMAL if (quality == OPTIMAL).any() else SUBOPTIMAL
-    candidates = np.flatnonzero(quality == level)
-    if candidates.size == 0:
+    if not quality.any():
         return None
+    candidates = np.flatnonzero(quality == quality.max())
     best = candidates[np.argmax(merit[candidates])]
     return float(sections.circumference_mm()[best])
 

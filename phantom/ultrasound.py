@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE
 from phantom.canvas import ANGLES_DEG, DEPTH_STEP_MM, DEPTHS
 
 SAMPLES, BEAMS = 512, 208

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from acouslic.stack import Geometry, Stack
-from training.cache import Cache, finish_cache, open_cache, store_case
+from acouslic.metaimage import Geometry
+from acouslic.stack import Stack
+from dataset.cache import Cache, finish_cache, open_cache, store_case
+from dataset.labels import Labels
 
 SIZE = 32
 SHAPE = (24, 32)
@@ -27,7 +29,7 @@ def write_cache(folder: Path, n_cases: int, *, subjects: int | None = None) -> C
         store_case(
             folder,
             Stack(uuid, frames, geometry),
-            labels,
+            Labels.from_volume(labels),
             subject=f"subject-{number % (subjects or n_cases):03d}",
             ac_mm=[250.0 if sweep < annotated_sweeps else np.nan for sweep in range(SWEEPS)],
             size=SIZE,

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 
 from acouslic.bundle import save_bundle
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.lora import LoraConfig, add_lora
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from acouslic.selection import SelectionConfig

@@ -5,8 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from evaluation.intervals import mean_intervals
-from training.benchmark.measures import (
+from benchmark.measures import (
     best_threshold,
     confusion,
     frame_measures,
@@ -15,13 +14,14 @@ from training.benchmark.measures import (
     rates,
     wfss_of,
 )
-from training.benchmark.resampling import (
+from benchmark.resampling import (
     interval,
     mean_draws,
     ranking_draws,
     subject_draws,
     sums_by_subject,
 )
+from evaluation.intervals import mean_intervals
 
 
 @pytest.fixture

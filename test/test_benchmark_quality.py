@@ -8,15 +8,15 @@ import torch
 from benchmark_cache import write_cache
 from scipy import stats
 
-from training.benchmark.correlation import (
+from benchmark.correlation import (
     correlation_loss,
     exact_ranks,
     pearson,
     soft_ranks,
     soft_spearman,
 )
-from training.benchmark.frames import NO_CLUSTER, Draw, Samples, draw_epoch, frame_table
-from training.benchmark.mixup import (
+from benchmark.frames import NO_CLUSTER, Draw, Samples, draw_epoch, frame_table
+from benchmark.mixup import (
     MixupConfig,
     Pool,
     draw_pairs,
@@ -25,10 +25,10 @@ from training.benchmark.mixup import (
     partner_weights,
     plan_batches,
 )
-from training.benchmark.protocol import STRICT, split, tables
-from training.benchmark.quality import Quality, QualityParts
-from training.benchmark.systems import SYSTEMS, Plan, quality_name
-from training.benchmark.weights import WeightSource
+from benchmark.protocol import STRICT, split, tables
+from benchmark.quality import Quality, QualityParts
+from benchmark.systems import SYSTEMS, Plan, quality_name
+from benchmark.weights import WeightSource
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import torch
 from benchmark_cache import SIZE, write_cache
 
 from acouslic.errors import InputError
-from training.benchmark import systems
-from training.benchmark.command import add_benchmark, request_of, run_benchmark
-from training.benchmark.protocol import PAPER, STRICT, split, tables
-from training.benchmark.run import benchmark, device_name
-from training.benchmark.systems import Built, Plan, System
-from training.benchmark.trial import Compute, Schedule, Setting, evaluate
-from training.benchmark.weights import WeightSource
+from benchmark import systems
+from benchmark.command import parser, request_of, run_benchmark
+from benchmark.protocol import PAPER, STRICT, split, tables
+from benchmark.run import benchmark, device_name
+from benchmark.systems import Built, Plan, System
+from benchmark.trial import Compute, Schedule, Setting, evaluate
+from benchmark.weights import WeightSource
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,9 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(cache: Path, output: Path, *more: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_benchmark(parser.add_subparsers())
-    given = ["benchmark", str(cache), "--output", str(output), "--stand-ins", "--precision", "fp32"]
+    given = [str(cache), "--output", str(output), "--stand-ins", "--precision", "fp32"]
     given += ["--epochs", "1", "--frames-per-epoch", "24", "--batch-size", "12"]
-    return parser.parse_args([*given, "--accelerator", "cpu", *more])
+    return parser().parse_args([*given, "--accelerator", "cpu", *more])
 
 
 def run(cache: Path, output: Path, *more: str) -> dict[str, Any]:
@@ -172,7 +170,7 @@ def test_each_part_of_a_protocol_is_an_option(cache_folder: Path, tmp_path: Path
 
 
 def test_black_frames_score_like_any_one_of_them(cache_folder: Path) -> None:
-    from training.cache import open_cache
+    from dataset.cache import open_cache
 
     torch.manual_seed(0)
     cache = open_cache(cache_folder)

@@ -12,19 +12,19 @@ from torch import nn
 from acouslic.errors import InputError
 from acouslic.lora import LoraConfig
 from acouslic.network import TrunkConfig, build_trunk
-from training.base import save_base
-from training.benchmark import systems
-from training.benchmark.networks import View, add_adapters, parameter_counts, reference_attention
-from training.benchmark.protocol import PAPER, STRICT
-from training.benchmark.systems import (
+from benchmark import systems
+from benchmark.networks import View, add_adapters, parameter_counts, reference_attention
+from benchmark.protocol import PAPER, STRICT
+from benchmark.systems import (
     DEFAULT_SYSTEMS,
     SYSTEMS,
     Plan,
     real_parameters,
     timm_system,
 )
-from training.benchmark.table import in_millions
-from training.benchmark.weights import WeightSource, timm_model
+from benchmark.table import in_millions
+from benchmark.weights import WeightSource, timm_model
+from training.base import save_base
 
 TINY_TRUNK = TrunkConfig(32, 8, 64, 4, 64)
 # Trainable under the paper's adapters, and under those that train everywhere.
@@ -87,7 +87,7 @@ def test_every_stand_in_learns(name: str) -> None:
 
 
 def _samples(count: int) -> systems.Any:
-    from training.benchmark.frames import Samples
+    from benchmark.frames import Samples
 
     quality = torch.arange(count) % 3
     return Samples(

@@ -4,10 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from acouslic.bundle import choose_bundle, choose_device, load_bundle, save_bundle
+from acouslic.bundle import choose_bundle, load_bundle, save_bundle
 from acouslic.errors import BundleError, InputError
 from acouslic.lora import LoraConfig, merge_lora
 from acouslic.network import AbdomenNet
+from acouslic.segment import choose_device
 from acouslic.selection import SelectionConfig
 
 

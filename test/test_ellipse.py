@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import ellipe
 
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.ellipse import Ellipse, circumference_mm, fit_ellipse
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 
 FAN = CHALLENGE_FAN.mask()
 OPEN = np.ones(FRAME_SHAPE, dtype=bool)

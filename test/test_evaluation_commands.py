@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SIMULATED, SPACING_MM
 from acouslic.ellipse import Ellipse
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from dataset.labels import Labels, read_labels
 from evaluation.__main__ import main
 from evaluation.intervals import mean_intervals
-from evaluation.labels import Labels, read_labels
 from evaluation.metrics import AVERAGED_KEYS, case_metrics
-from evaluation.truth import SIMULATED
 
 N_FRAMES = 12
 CASES = ("case-a", "case-b", "case-c")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.ellipse import Ellipse, circumference_mm
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from dataset.labels import Labels
 from evaluation import metrics
-from evaluation.labels import Labels
 
 FAN = CHALLENGE_FAN.mask()
 SMALL = (90, 110)

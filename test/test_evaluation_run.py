@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from acouslic.fan import SPACING_MM
+from acouslic.challenge import SPACING_MM
 from evaluation import run as run_module
 from evaluation.__main__ import main
 
@@ -147,7 +147,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
     done = [case for case in CASES if (output / case).is_dir()]
     assert "case-a" in done
     before = {case: (output / case / FILES[0]).stat().st_mtime_ns for case in done}
-    (output / ".case-b.partial").mkdir(exist_ok=True)
+    (output / ".case-b.0123abcd.partial").mkdir(exist_ok=True)
     assert run(dataset, tiny_bundle, output) == 0
     after = times(output)
     assert {case: after[case] for case in done} == before

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.ellipse import Ellipse, circumference_mm
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.mask import fallback_circle, goodness, largest_component, outline, visible_ellipse
 
 FAN = CHALLENGE_FAN.mask()

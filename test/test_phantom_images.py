@@ -11,11 +11,24 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, FRAMES_PER_SWEEP, SPACING_MM, SWEEPS
+from acouslic.challenge import (
+    AC_TABLE,
+    CHALLENGE_FAN,
+    FRAME_SHAPE,
+    FRAMES_PER_SWEEP,
+    IMAGES,
+    MASKS,
+    SIMULATED,
+    SPACING_MM,
+    SWEEPS,
+    TABLE_COLUMNS,
+    Quality,
+    labels_of_quality,
+)
+from acouslic.metaimage import Geometry, write_frames
 from phantom import dataset
 from phantom.__main__ import main
-from phantom.dataset import COLUMNS, IMAGES, MASKS, SIMULATED, TABLE, case_name
-from phantom.metaimage import write_mha
+from phantom.dataset import case_name
 from phantom.render import FRAMES, Renderer, mask_frame
 from phantom.truth import truth
 
@@ -74,7 +87,7 @@ def test_stomach_is_darker_than_the_liver_about_it():
     darker = []
     for case in range(4):
         known = truth(12, case)
-        for frame in np.flatnonzero(known.quality() == 1)[:1]:
+        for frame in np.flatnonzero(known.quality() == Quality.OPTIMAL)[:1]:
             sweep, at = divmod(int(frame), FRAMES_PER_SWEEP)
             scene, planes = known.sweeps[sweep].scene, known.sweeps[sweep].planes
             fetal = planes.seen_from(scene.rotation, scene.position)
@@ -103,7 +116,9 @@ def test_dataset_has_the_challenges_layout(tmp_path: Path, few_frames: None):
     assert main([str(tmp_path), "--cases", "1", "--seed", "6", "--first", "3"]) == 0
     name = case_name(6, 3)
     files = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.*"))
-    assert files == sorted([Path(SIMULATED), TABLE, IMAGES / f"{name}.mha", MASKS / f"{name}.mha"])
+    assert files == sorted(
+        [Path(SIMULATED), AC_TABLE, IMAGES / f"{name}.mha", MASKS / f"{name}.mha"]
+    )
     _check_case(tmp_path, name, case=3)
 
 
@@ -114,7 +129,7 @@ def test_cases_do_not_depend_on_the_set(
     assert main([str(tmp_path / "two"), "--cases", "2", "--seed", "6", "--first", "3"]) == 0
     assert main([str(tmp_path / "one"), "--cases", "1", "--seed", "6", "--first", "4"]) == 0
     names = [case_name(6, 3), case_name(6, 4)]
-    _check_table(tmp_path / "two" / TABLE, names)
+    _check_table(tmp_path / "two" / AC_TABLE, names)
     for folder in (IMAGES, MASKS):
         alone = (tmp_path / "one" / folder / f"{names[1]}.mha").read_bytes()
         assert alone == (tmp_path / "two" / folder / f"{names[1]}.mha").read_bytes()
@@ -134,13 +149,13 @@ def _check_case(folder: Path, name: str, *, case: int) -> None:
     np.testing.assert_array_equal(pixels[280], Renderer(known).frame(280))
     assert not pixels[FRAMES_PER_SWEEP - 1 :: FRAMES_PER_SWEEP].any()
     labels = sitk.GetArrayViewFromImage(mask).reshape(FRAMES, -1)
-    np.testing.assert_array_equal(labels.max(axis=1), known.quality())
+    np.testing.assert_array_equal(labels.max(axis=1), labels_of_quality(known.quality()))
 
 
 def _check_table(path: Path, names: list[str]) -> None:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == TABLE_COLUMNS
     assert [row["uuid"] for row in rows] == names
     for row, case in zip(rows, (3, 4), strict=True):
         assert str(uuid.UUID(row["uuid"])) == row["uuid"]
@@ -183,7 +198,7 @@ def test_wrong_arguments_are_refused(arguments, tmp_path, monkeypatch, capsys):
 
 def test_mha_is_read_back_by_simpleitk_and_appears_whole_or_not_at_all(tmp_path: Path):
     frames = np.random.default_rng(0).integers(0, 255, (3, 5, 7), np.uint8)
-    write_mha(tmp_path / "a.mha", frames, spacing_mm=0.5)
+    write_frames(tmp_path / "a.mha", frames, Geometry.plain(0.5))
     image = sitk.ReadImage(str(tmp_path / "a.mha"))
     assert image.GetSpacing() == (0.5, 0.5, 0.5)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), frames)
@@ -191,5 +206,5 @@ def test_mha_is_read_back_by_simpleitk_and_appears_whole_or_not_at_all(tmp_path:
     wrong: list[list[np.ndarray]] = [[], [frames[0], frames[1, :4]], [frames[0].astype(np.int16)]]
     for bad in wrong:
         with pytest.raises(ValueError, match="expected"):
-            write_mha(tmp_path / "b.mha", bad, spacing_mm=0.5)
+            write_frames(tmp_path / "b.mha", bad, Geometry.plain(0.5))
     assert [p.name for p in tmp_path.iterdir()] == ["a.mha"]

@@ -6,20 +6,28 @@ import cv2
 import numpy as np
 import pytest
 
-from acouslic.fan import CHALLENGE_FAN, FRAMES_PER_SWEEP, SPACING_MM, SWEEPS
+from acouslic.challenge import (
+    AC_TABLE,
+    CHALLENGE_FAN,
+    FRAMES_PER_SWEEP,
+    SPACING_MM,
+    SWEEPS,
+    Quality,
+    label_of,
+)
+from acouslic.ellipse import ramanujan
 from phantom.__main__ import main
 from phantom.render import mask_frame
 from phantom.scene import BLOCK, sample_subject, subject_of
-from phantom.shapes import Planes, ellipsoid, ramanujan, turn
+from phantom.shapes import Planes, ellipsoid, turn
 from phantom.statistics import (
-    AC_FILE,
     RUNS_FILE,
     Labels,
     phantom_labels,
     reference_labels,
     summary,
 )
-from phantom.truth import OPTIMAL, Truth, truth
+from phantom.truth import Truth, truth
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +103,7 @@ def test_annotated_frames_are_tissue_and_their_masks_clipped_and_never_mixed(cas
         for frame in np.flatnonzero(quality)[::7]:
             mask = mask_frame(known, int(frame))
             assert not mask[~fan].any()
-            assert set(np.unique(mask)) == {0, quality[frame]}
+            assert set(np.unique(mask)) == {0, label_of(Quality(quality[frame]))}
             assert (mask > 0).sum() <= known.outline(int(frame)).sum()
     assert not mask_frame(known, int(np.flatnonzero(quality == 0)[0])).any()
 
@@ -104,9 +112,10 @@ def test_optimal_frames_lie_closer_to_the_standard_plane(cases: list[Truth]):
     labels = [label for known in cases for label in known.labels]
     merit = {
         value: np.concatenate([label.merit[label.quality == value] for label in labels])
-        for value in (0, 1, 2)
+        for value in Quality
     }
-    assert np.median(merit[1]) > np.median(merit[2]) > np.median(merit[0])
+    none, suboptimal, optimal = (np.median(merit[value]) for value in Quality)
+    assert optimal > suboptimal > none
 
 
 def test_sweeps_end_in_black_and_go_where_they_should(cases: list[Truth]):
@@ -151,16 +160,21 @@ def test_statistics_are_near_the_published_ones():
     assert np.nanmean(labels.ac_mm) == pytest.approx(232, abs=20)
     assert np.nanstd(labels.ac_mm) == pytest.approx(45, abs=12)
     assert annotated.mean() == pytest.approx(22, abs=6)
-    assert 0.2 < (~(labels.quality == OPTIMAL).any((1, 2))).mean() < 0.6
+    assert 0.2 < (~(labels.quality == Quality.OPTIMAL).any((1, 2))).mean() < 0.6
     by_sweep = (~np.isnan(labels.ac_mm)).mean(0)
     assert by_sweep[0] > by_sweep[1:3].mean() > by_sweep[3:].mean() > 0
 
 
 def test_summary_counts_runs_frames_and_sweeps():
     quality = np.zeros((2, SWEEPS, FRAMES_PER_SWEEP), np.uint8)
-    quality[0, 0, 10:14] = [2, 1, 1, 2]
-    quality[0, 3, 138:] = 2
-    quality[1, 1, 0] = 2
+    quality[0, 0, 10:14] = [
+        Quality.SUBOPTIMAL,
+        Quality.OPTIMAL,
+        Quality.OPTIMAL,
+        Quality.SUBOPTIMAL,
+    ]
+    quality[0, 3, 138:] = Quality.SUBOPTIMAL
+    quality[1, 1, 0] = Quality.SUBOPTIMAL
     ac = np.full((2, SWEEPS), np.nan)
     ac[0, 0], ac[0, 3], ac[1, 1] = 200, 220, 240
     figures = summary(Labels(quality, ac, subjects=2))
@@ -173,7 +187,7 @@ def test_summary_counts_runs_frames_and_sweeps():
 
 
 def test_statistics_command_prints_both_columns(tmp_path, capsys):
-    with (tmp_path / AC_FILE).open("w", newline="") as file:
+    with (tmp_path / AC_TABLE.name).open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["uuid", "subject_id", *(f"sweep_{i}_ac_mm" for i in range(1, 7))])
         rows.writerow(["a", "000", "250.0", "", "", "", "", ""])
@@ -184,8 +198,10 @@ def test_statistics_command_prints_both_columns(tmp_path, capsys):
         rows.writerow(["a", "[(10, 12)]", "[(13, 13)]"])
         rows.writerow(["b", "[]", "[(150, 151), (20, 20)]"])
     labels = reference_labels(tmp_path)
-    assert labels.quality[0, 0, 10:14].tolist() == [1, 1, 1, 2]
-    assert labels.quality[1, 1, 10:12].tolist() == [2, 2] and labels.quality[1].sum() == 6
+    optimal, suboptimal = Quality.OPTIMAL, Quality.SUBOPTIMAL
+    assert labels.quality[0, 0, 10:14].tolist() == [optimal, optimal, optimal, suboptimal]
+    assert labels.quality[1, 1, 10:12].tolist() == [suboptimal, suboptimal]
+    assert np.count_nonzero(labels.quality[1]) == 3
     arguments = ["--statistics", "--cases", "2", "--seed", "1", "--reference", str(tmp_path)]
     assert main(arguments) == 0
     table = capsys.readouterr().out.splitlines()

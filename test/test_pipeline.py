@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
-from acouslic import pipeline
+from acouslic import pipeline, selection
 from acouslic.bundle import load_bundle
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM, TYPICAL_AC_MM
 from acouslic.ellipse import Ellipse, circumference_mm
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from acouslic.metaimage import Geometry
 from acouslic.segment import StackPrediction
 from acouslic.selection import SelectionConfig
-from acouslic.stack import Geometry, Stack
+from acouslic.stack import Stack
 
 SIDE = 128
 SCALE = 744 / SIDE
@@ -39,12 +40,12 @@ def prediction(quality: dict[int, float], ellipses: dict[int, Ellipse]) -> Stack
 
 
 def choose(found: StackPrediction):
-    scores = pipeline.score_frames(found, TISSUE, CONFIG)
-    return pipeline.choose(scores, TISSUE, outlines(found))
+    scores = selection.score_frames(found, TISSUE, CONFIG)
+    return selection.choose(scores, TISSUE, outlines(found))
 
 
-def outlines(found: StackPrediction) -> pipeline.Outlines:
-    return pipeline.Outlines(found, SPACING_MM, CONFIG.mask_threshold)
+def outlines(found: StackPrediction) -> selection.Outlines:
+    return selection.Outlines(found, SPACING_MM, CONFIG.mask_threshold)
 
 
 INSIDE = Ellipse(370.0, 300.0, 140.0, 120.0, 30.0)
@@ -61,7 +62,7 @@ def test_the_best_frame_is_outlined_and_measured_as_it_is_written():
 def test_of_two_equal_shapes_the_surer_mask_is_chosen():
     found = prediction({4: 0.9, 8: 0.9}, {4: INSIDE, 8: INSIDE})
     found.mask_logits[4] *= 0.5
-    goodness = pipeline.evidence(found, TISSUE, CONFIG)[1]
+    goodness = selection.evidence(found, TISSUE, CONFIG)[1]
     covered = found.mask_logits[8].astype(np.float32)
     covered = covered[covered > 0]
     shape = goodness[8] / np.mean(1 / (1 + np.exp(-covered)))
@@ -75,7 +76,7 @@ def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(cap
     caplog.set_level("INFO")
     found = prediction({4: 0.95, 8: 0.9}, {4: CUT_THRICE, 8: INSIDE})
     even = np.where(TISSUE, found.quality[:, 2], 0)
-    frame, _ = pipeline.choose(even, TISSUE, outlines(found))
+    frame, _ = selection.choose(even, TISSUE, outlines(found))
     assert frame == 8
     assert "frame 4 scores best" in caplog.text
 
@@ -83,7 +84,7 @@ def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(cap
 def test_a_misread_mask_is_still_written_where_nothing_else_is_as_good(caplog):
     found = prediction({4: 0.95, 8: 0.1}, {4: CUT_THRICE, 8: INSIDE})
     even = np.where(TISSUE, found.quality[:, 2], 0)
-    frame, outline = pipeline.choose(even, TISSUE, outlines(found))
+    frame, outline = selection.choose(even, TISSUE, outlines(found))
     assert frame == 4
     assert outline.mask.any()
     assert "differs by" in caplog.text
@@ -92,7 +93,7 @@ def test_a_misread_mask_is_still_written_where_nothing_else_is_as_good(caplog):
 def test_where_no_abdomen_is_seen_a_circle_is_written_on_the_best_frame(caplog):
     frame, outline = choose(prediction({6: 0.3}, {}))
     assert frame == 6
-    assert outline.ac_mm == pytest.approx(pipeline.FALLBACK_AC_MM, rel=0.01)
+    assert outline.ac_mm == pytest.approx(TYPICAL_AC_MM, rel=0.01)
     assert "no abdomen is seen" in caplog.text
 
 

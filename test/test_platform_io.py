@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from acouslic import platform_io
+from acouslic import files, platform_io
+from acouslic.challenge import FRAME_SHAPE
 from acouslic.ellipse import Ellipse
 from acouslic.errors import InputError, OutputError
-from acouslic.fan import FRAME_SHAPE
+from acouslic.metaimage import Geometry
 from acouslic.pipeline import Measurement
 from acouslic.platform_io import find_input, prepare_output, write_outputs
-from acouslic.stack import Geometry, Stack
+from acouslic.stack import Stack
 
 GEOMETRY = Geometry(
     (0.28, 0.28, 0.5), (1.0, -2.0, 3.0), (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
@@ -38,13 +39,13 @@ def measurement() -> Measurement:
     )
 
 
-def files(folder: Path) -> list[str]:
+def names_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def test_what_is_written_is_whole_and_in_the_inputs_geometry(tmp_path, stack, measurement):
     write_outputs(tmp_path, stack, measurement, "demo-1")
-    assert files(tmp_path) == [
+    assert names_below(tmp_path) == [
         "fetal-abdomen-frame-number.json",
         "fetal-abdominal-circumference.json",
         "images/fetal-abdomen-segmentation/output.mha",
@@ -66,7 +67,7 @@ def test_what_is_written_is_whole_and_in_the_inputs_geometry(tmp_path, stack, me
 def test_the_same_measurement_gives_the_same_bytes(tmp_path, stack, measurement):
     for name in ("a", "b"):
         write_outputs(tmp_path / name, stack, measurement, "demo-1")
-    for name in files(tmp_path / "a"):
+    for name in names_below(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -74,7 +75,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path, stack, measurement, monkeyp
     def full_disk(*_args):
         raise OSError("no space left")
 
-    monkeypatch.setattr(platform_io, "_write_json", full_disk)
+    monkeypatch.setattr(files, "write_json", full_disk)
     with pytest.raises(OutputError, match="no space left"):
         write_outputs(tmp_path, stack, measurement, "demo-1")
     assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE
 from acouslic.preprocess import CLIP_MEAN, CLIP_STD, from_grid, masks_to_grid, normalise, to_grid
 
 

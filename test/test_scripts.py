@@ -18,8 +18,8 @@ COPIED = (
     "Dockerfile",
     "requirements.txt",
     "requirements-dev.txt",
-    "test/measured.py",
-    "test/validate_output.py",
+    "test/tools/measured.py",
+    "test/tools/validate_output.py",
 )
 
 # Writes down what it is asked, and answers as the environment says. `run` leaves out the isolation.

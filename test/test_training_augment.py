@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from acouslic.fan import CHALLENGE_FAN
+from acouslic.challenge import CHALLENGE_FAN
 from acouslic.preprocess import masks_to_grid
 from training.augment import NONE, NUMBERS, Augmentation, augment, grid_fan
 

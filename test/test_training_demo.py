@@ -10,8 +10,8 @@ from unrendered import store_unrendered
 
 from acouslic.bundle import Bundle, load_bundle, plain_state
 from acouslic.network import TrunkConfig
-from training import demo
-from training.demo import DemoOptions, build_demo, demo_options
+from training.demo import build
+from training.demo.build import DemoOptions, build_demo, demo_options
 from training.runs import OPTIONS, Machine
 
 SIZE = 32
@@ -40,7 +40,7 @@ def work(options: DemoOptions, tmp_path_factory: pytest.TempPathFactory) -> Path
         return [store_unrendered(folder, seed, number, size) for number in numbers]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "_add_phantoms", unrendered)
+        patch.setattr(build, "_add_phantoms", unrendered)
         build_demo(folder, folder / "bundle", options, Machine("fp32", "cpu"))
     return folder
 

@@ -10,10 +10,10 @@ import torch
 from unrendered import store_unrendered
 
 from acouslic.network import TrunkConfig
-from training.anatomy import LANDMARKS, Anatomy, anatomy_of, case_numbers, draw
+from dataset.cache import Cache, finish_cache, open_cache
 from training.augment import NONE, NUMBERS, Augmentation, augment, sampling_grid
-from training.cache import Cache, finish_cache, open_cache
-from training.foundation import AnatomyFrames, AnatomyNet, FoundationTraining, MuonAndAdamW
+from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, case_numbers, draw
+from training.demo.foundation import AnatomyFrames, AnatomyNet, FoundationTraining, MuonAndAdamW
 from training.module import Recipe
 from training.runs import Machine, read_history, run
 

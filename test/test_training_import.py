@@ -72,7 +72,7 @@ def test_half_precision_halves_the_file(
     path = checkpoint(tmp_path / "weights.pt", state)
     sizes = []
     for dtype in (torch.float32, torch.float16):
-        import_fetalclip(path, tmp_path / "base", config=config, dtype=dtype)
+        import_fetalclip(path, tmp_path / "base", config=config, dtype=dtype, overwrite=True)
         sizes.append((tmp_path / "base" / "trunk.safetensors").stat().st_size)
     assert sizes[1] < 0.55 * sizes[0]
 

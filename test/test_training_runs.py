@@ -16,17 +16,21 @@ import torch
 from safetensors.torch import load_file
 
 from acouslic.bundle import load_bundle
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.errors import InputError
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.lora import LoraConfig
+from acouslic.metaimage import Geometry
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.pipeline import measure
 from acouslic.selection import SelectionConfig
-from acouslic.stack import Geometry, Stack
+from acouslic.stack import Stack
+from dataset.cache import Cache, finish_cache, open_cache, store_case
+from dataset.folds import assign_folds, split
+from dataset.labels import Labels
 from training import cross_validate as crossing
 from training.augment import NONE
 from training.base import load_base, save_base
-from training.cache import Cache, finish_cache, open_cache, store_case
+from training.batches import BalancedBatches, BatchPlan, FramePools, TrainingFrames
 from training.cross_validate import (
     Judged,
     cross_validate,
@@ -34,9 +38,7 @@ from training.cross_validate import (
     summarise,
     trained_network,
 )
-from training.data import BalancedBatches, BatchPlan, FramePools, TrainingFrames
 from training.fit import FitOptions, adapted_network, fit, fold_folder
-from training.folds import assign_folds, split
 from training.module import AbdomenTraining, Recipe
 from training.pack import PackOptions, pack
 from training.runs import BEST, HISTORY, LAST, WEIGHTS, Machine, read_history
@@ -68,7 +70,8 @@ def make_case(number: int, *, optimal: bool) -> tuple[Stack, np.ndarray]:
 def store(folder: Path, number: int, *, subject: str, optimal: bool) -> None:
     stack, labels = make_case(number, optimal=optimal)
     ac_mm = [np.nan, np.nan, 2 * np.pi * 120 * SPACING_MM, np.nan, np.nan, np.nan]
-    store_case(folder, stack, labels, subject=subject, ac_mm=ac_mm, size=SIZE, fingerprint="test")
+    volume = Labels.from_volume(labels)
+    store_case(folder, stack, volume, subject=subject, ac_mm=ac_mm, size=SIZE, fingerprint="test")
 
 
 @pytest.fixture(scope="module")

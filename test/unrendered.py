@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
-from acouslic.stack import Geometry, Stack
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from acouslic.metaimage import Geometry
+from acouslic.stack import Stack
+from dataset.cache import store_case
+from dataset.labels import Labels
 from phantom.dataset import case_name
 from phantom.render import mask_frame
 from phantom.truth import truth
-from training.cache import store_case
 
 
 def store_unrendered(folder: Path, seed: int, number: int, size: int) -> str:
@@ -24,5 +26,5 @@ def store_unrendered(folder: Path, seed: int, number: int, size: int) -> str:
     geometry = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
     ac_mm = [200.0] * 6
     facts = {"subject": f"s{number}", "ac_mm": ac_mm, "size": size, "fingerprint": ""}
-    store_case(folder, Stack(name, frames, geometry), labels, **facts)
+    store_case(folder, Stack(name, frames, geometry), Labels.from_volume(labels), **facts)
     return name

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch.nn import functional
 
-from acouslic.fan import CHALLENGE_FAN, FRAME_SHAPE, Fan
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, Fan
 from acouslic.preprocess import padding, to_grid
 
 NUMBERS = 6

@@ -6,9 +6,7 @@ trunk.safetensors  its weights, under the names of acouslic's trunk
 provenance.json    where it comes from and under what licence
 """
 
-import hashlib
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,28 @@ from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from acouslic import bundle, files
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig, build_trunk
 
 FORMAT = "acouslic-base-1"
 CONFIG, WEIGHTS, PROVENANCE = "config.json", "trunk.safetensors", "provenance.json"
+
+
+def base_sha256(folder: Path) -> str:
+    """The hash of a base's weights, which tells bases apart."""
+    return files.sha256(folder / WEIGHTS)
+
+
+def _owned(folder: Path) -> set[str]:
+    try:
+        is_ours = json.loads((folder / CONFIG).read_text())["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {CONFIG, WEIGHTS, PROVENANCE} if is_ours else set()
+
+
+BASE = files.FolderKind("base", _owned)
 
 
 def save_base(
@@ -31,43 +46,48 @@ def save_base(
     state: dict[str, torch.Tensor],
     provenance: dict[str, Any],
     dtype: torch.dtype,
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Write a base, whole or not at all; an older one at the same place is replaced."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    """Write a base, whole or not at all.
+
+    Raises:
+        OutputError: the folder holds something else, or a base that is not to be replaced.
+    """
     tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in state.items()}
-    save_file(tensors, partial / WEIGHTS)
-    config_text = json.dumps({"format": FORMAT, "trunk": asdict(config)}, indent=2)
-    (partial / CONFIG).write_text(config_text + "\n")
-    (partial / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-
-
-def base_sha256(folder: Path) -> str:
-    """The hash of a base's weights, which tells bases apart."""
-    with (folder / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with files.new_folder(folder, BASE, overwrite=overwrite) as partial:
+        save_file(tensors, partial / WEIGHTS)
+        files.write_json(partial / CONFIG, {"format": FORMAT, "trunk": asdict(config)})
+        files.write_json(partial / PROVENANCE, provenance)
 
 
 def load_base(folder: Path) -> tuple[TrunkConfig, VisionTransformer, dict[str, Any]]:
-    """A base's architecture, its trunk in float32, and its provenance.
+    """Load a base, or the trunk of a bundle.
 
-    Raises InputError where a file is missing, or the weights do not fit the architecture.
+    Returns:
+        The trunk's architecture, the trunk in float32, and where it comes from.
+
+    Raises:
+        InputError: a file is missing, or the weights do not fit the architecture.
     """
     try:
-        raw = json.loads((folder / CONFIG).read_text())
-        if raw["format"] != FORMAT:
-            raise ValueError(f"format {raw['format']!r}")
-        config = TrunkConfig(**raw["trunk"])
+        config = _read_config(json.loads((folder / CONFIG).read_text()))
         trunk = build_trunk(config)
-        state = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
-        trunk.load_state_dict(state)
-        return config, trunk, json.loads((folder / PROVENANCE).read_text())
+        state = load_file(folder / WEIGHTS).items()
+        trunk.load_state_dict({name.removeprefix("trunk."): x.float() for name, x in state})
+        provenance = json.loads((folder / PROVENANCE).read_text())
+        return config, trunk, {"what": f"trunk of the bundle {folder.name}", **provenance}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            expected=f"a base ({CONFIG}, {WEIGHTS}, {PROVENANCE}) in {folder}",
+            expected=f"a base ({CONFIG}, {WEIGHTS}, {PROVENANCE}) or a bundle in {folder}",
             found=f"{type(error).__name__}: {str(error).splitlines()[-1].strip()}",
             advice="write one with `python -m training import-fetalclip`",
         ) from error
+
+
+def _read_config(raw: dict[str, Any]) -> TrunkConfig:
+    if raw["format"] == bundle.FORMAT:
+        return bundle.BundleConfig.from_dict(raw).network.trunk
+    if raw["format"] != FORMAT:
+        raise ValueError(f"format {raw['format']!r}")
+    return TrunkConfig(**raw["trunk"])

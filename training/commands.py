@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from training.benchmark.command import add_benchmark
-
 Subparsers = Any  # argparse keeps the type of add_subparsers() private
 
 DEMO_OUTPUT = Path("resources/demo")
@@ -22,7 +20,7 @@ def add_prepare(subparsers: Subparsers) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from training.prepare import prepare
+    from dataset.prepare import prepare
 
     prepare(options.dataset, options.output, size=options.size, workers=options.workers)
 
@@ -43,7 +41,7 @@ def add_demo(subparsers: Subparsers) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from training.demo import build_demo, demo_options
+    from training.demo.build import build_demo, demo_options
 
     changes = {
         name: getattr(options, name)
@@ -131,7 +129,7 @@ def add_cross_validate(subparsers: Subparsers) -> None:
 
 
 def _cross_validate(options: argparse.Namespace) -> None:
-    from acouslic.bundle import choose_device
+    from acouslic.segment import choose_device
     from training.cross_validate import cross_validate
 
     cross_validate(options.cache, options.base, options.runs, choose_device(options.device))
@@ -192,4 +190,4 @@ def _machine(options: argparse.Namespace) -> Any:
     )
 
 
-ALL = (add_prepare, add_demo, add_import, add_fit, add_cross_validate, add_pack, add_benchmark)
+ALL = (add_prepare, add_demo, add_import, add_fit, add_cross_validate, add_pack)

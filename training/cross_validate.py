@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from acouslic import pipeline, selection
+from acouslic import files, selection
 from acouslic.errors import InputError
 from acouslic.lora import LoraConfig, add_lora, merge_lora
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.selection import SelectionConfig
+from dataset.cache import CachedCase, open_cache
 from evaluation.intervals import mean_intervals
 from training.base import base_sha256, load_base
-from training.cache import CachedCase, open_cache, write_atomically
 from training.fit import fold_folder
 from training.runs import OPTIONS, WEIGHTS, load_weights
 from training.whole_stack import Figures, figures, judge_outline, predict_case, tissue_of
@@ -84,7 +84,7 @@ def cross_validate(
         ):
             judged.append(Judged(case.facts.uuid, case.facts.subject, fold, found))
     report = summarise(judged, configs)
-    write_atomically(runs / REPORT, json.dumps(report, indent=1))
+    files.write_json(runs / REPORT, report)
     log.info("%s", describe(report))
     return report
 
@@ -168,12 +168,11 @@ def _read_judged(path: Path, weights: Path, configs: list[SelectionConfig]) -> l
 
 
 def _write_judged(path: Path, found: list[Figures], configs: list[SelectionConfig]) -> None:
-    path.parent.mkdir(exist_ok=True)
     raw = {
         "configs": [asdict(config) for config in configs],
         "figures": [asdict(each) for each in found],
     }
-    write_atomically(path, json.dumps(raw))
+    files.write_json(path, raw, indent=None)
 
 
 def judge_on_grid(
@@ -188,14 +187,14 @@ def judge_on_grid(
     for config in configs:
         threshold = config.mask_threshold
         if threshold not in weighed:
-            weighed[threshold] = pipeline.evidence(prediction, tissue, config)
-            outlines[threshold] = pipeline.Outlines(prediction, spacing_mm, threshold)
+            weighed[threshold] = selection.evidence(prediction, tissue, config)
+            outlines[threshold] = selection.Outlines(prediction, spacing_mm, threshold)
     known: dict[tuple[float, int], Figures] = {}
     result = []
     for config in configs:
         threshold = config.mask_threshold
         scores = selection.frame_scores(*weighed[threshold], tissue, config)
-        frame, outline = pipeline.choose(scores, tissue, outlines[threshold])
+        frame, outline = selection.choose(scores, tissue, outlines[threshold])
         if (threshold, frame) not in known:
             known[threshold, frame] = figures(judge_outline(case, frame, outline))
         result.append(known[threshold, frame])

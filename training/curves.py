@@ -5,6 +5,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from acouslic import files
 from training.runs import read_history
 
 CURVES = "curves.png"
@@ -27,5 +28,6 @@ def draw_curves(folder: Path) -> Path:
         axis.grid(alpha=0.3)
         axis.legend()
     axes[-1].set_xlabel("optimiser steps")
-    figure.savefig(folder / CURVES, dpi=110)
+    with files.new_file(folder / CURVES) as partial:
+        figure.savefig(partial, dpi=110)
     return folder / CURVES

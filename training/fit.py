@@ -10,10 +10,10 @@ import torch
 from acouslic.errors import InputError
 from acouslic.lora import LoraConfig, add_lora
 from acouslic.network import AbdomenNet, NetworkConfig
+from dataset.cache import Cache, open_cache
+from dataset.folds import split
 from training.base import base_sha256, load_base
-from training.cache import Cache, open_cache
 from training.curves import draw_curves
-from training.folds import split
 from training.module import AbdomenTraining, Recipe
 from training.runs import Machine, run
 

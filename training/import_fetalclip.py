@@ -5,7 +5,6 @@ The checkpoint is a whole open_clip CLIP: every tensor of both towers must be th
 and nothing else.
 """
 
-import hashlib
 import json
 import logging
 import pickle
@@ -16,9 +15,10 @@ from typing import Any
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
+from acouslic import files
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig, trunk_state_from_open_clip
-from training.base import save_base
+from training.base import BASE, save_base
 
 VISUAL = "visual."
 LICENCE = "CC BY-NC 4.0"
@@ -28,12 +28,20 @@ State = dict[str, torch.Tensor]
 log = logging.getLogger(__name__)
 
 
-def import_fetalclip(checkpoint: Path, output: Path, *, config: Path, dtype: torch.dtype) -> None:
+def import_fetalclip(
+    checkpoint: Path,
+    output: Path,
+    *,
+    config: Path,
+    dtype: torch.dtype,
+    overwrite: bool = False,
+) -> None:
     """Write the base that `config`, an open_clip model config, and `checkpoint` describe.
 
     Raises InputError where the file is missing, cut short, no checkpoint, holds code, or is of
     another architecture.
     """
+    files.refuse_stranger(output, BASE, overwrite=overwrite)
     log.info("FetalCLIP's weights are under %s: no commercial use, and name their authors", LICENCE)
     state = read_state(checkpoint)
     check_architecture(state, config)
@@ -47,11 +55,16 @@ def import_fetalclip(checkpoint: Path, output: Path, *, config: Path, dtype: tor
         "what": "visual tower of FetalCLIP",
         "source": SOURCE,
         "file": checkpoint.name,
-        "sha256": _sha256(checkpoint),
+        "sha256": files.sha256(checkpoint),
         "licence": LICENCE,
     }
     save_base(
-        output, TrunkConfig.read(config), trunk_state_from_open_clip(visual), provenance, dtype
+        output,
+        TrunkConfig.read(config),
+        trunk_state_from_open_clip(visual),
+        provenance,
+        dtype,
+        overwrite=overwrite,
     )
     log.info("%s holds the visual tower, sha256 of its source %s", output, provenance["sha256"])
 
@@ -131,8 +144,3 @@ def expected_shapes(config: Path) -> dict[str, tuple[int, ...]]:
             raw["embed_dim"], CLIPVisionCfg(**raw["vision_cfg"]), CLIPTextCfg(**raw["text_cfg"])
         )
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 one large batch.
 
 Mask logits are (B, 1, G, G), masks (B, G, G) coverage in 0..1, quality logits (B, 3) in the order
-of QUALITY.
+of Quality.
 """
 
 from dataclasses import dataclass

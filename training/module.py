@@ -18,10 +18,9 @@ from torch.utils.data import DataLoader
 from acouslic.network import AbdomenNet
 from acouslic.preprocess import normalise
 from acouslic.selection import SelectionConfig
+from dataset.cache import Cache
 from training.augment import Augmentation, augment
-from training.batchnorm import share_batch_norm
-from training.cache import Cache
-from training.data import (
+from training.batches import (
     BalancedBatches,
     Batch,
     BatchPlan,
@@ -30,6 +29,7 @@ from training.data import (
     case_loader,
     training_loader,
 )
+from training.batchnorm import share_batch_norm
 from training.losses import LossConfig, class_weights, joint_loss
 from training.whole_stack import Figures, figures, judge, mean_figures, predict_case
 

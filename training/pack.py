@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from acouslic.bundle import load_bundle, save_bundle
+from acouslic import files
+from acouslic.bundle import BUNDLE, load_bundle, save_bundle
 from acouslic.errors import InputError
 from acouslic.lora import merge_lora
 from acouslic.selection import SelectionConfig
@@ -38,6 +39,7 @@ class PackOptions:
     folds: tuple[int, ...]
     merge: bool
     dtype: torch.dtype
+    overwrite: bool = False
 
 
 def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
@@ -52,6 +54,7 @@ def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
             found=f"{len(options.folds)} folds, which share one base",
             advice="use --no-merge for an ensemble, or give one --folds",
         )
+    files.refuse_stranger(output, BUNDLE, overwrite=options.overwrite)
     report = _read_report(runs)
     folders = _chosen(trained_folds(runs), options.folds)
     loaded = [trained_network(folder, base) for folder in folders]
@@ -69,6 +72,7 @@ def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
         provenance=provenance,
         card=model_card(provenance),
         dtype=options.dtype,
+        overwrite=options.overwrite,
     )
     size_mb = sum(path.stat().st_size for path in output.iterdir()) / 1e6
     log.info("%s: bundle %s, %.1f MB", output, load_bundle(output).id, size_mb)

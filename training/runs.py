@@ -25,9 +25,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors.torch import load_file, save_file
 
+from acouslic import files
 from acouslic.bundle import load_plain_state, plain_state
 from acouslic.errors import InputError
-from training.cache import write_atomically
 from training.module import FrameTraining, Recipe
 
 WEIGHTS = "weights.safetensors"
@@ -70,6 +70,7 @@ def run(
     the folder belongs to a run with another recipe or other cases.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    files.refuse_foreign_folder(folder, OPTIONS, "a training run")
     _claim(folder, module, identity)
     network = module.network
     if (folder / WEIGHTS).is_file():
@@ -112,7 +113,7 @@ def _claim(folder: Path, module: FrameTraining, identity: dict[str, Any]) -> Non
     text = json.dumps(facts, indent=1)
     path = folder / OPTIONS
     if not path.is_file():
-        write_atomically(path, text)
+        files.write_text(path, text)
     elif path.read_text() != text:
         raise InputError(
             expected=f"the options with which the run in {folder} began ({OPTIONS})",
@@ -206,7 +207,7 @@ class History(Callback):
         columns = list(dict.fromkeys(name for row in rows for name in row))
         lines = [",".join(columns)]
         lines += [",".join(str(row.get(name, "")) for name in columns) for row in rows]
-        write_atomically(self.path, "\n".join(lines) + "\n")
+        files.write_text(self.path, "\n".join(lines) + "\n")
 
 
 def read_history(folder: Path) -> list[dict[str, str]]:
@@ -223,8 +224,8 @@ def _finish(folder: Path) -> None:
     }
     rows = [row for row in read_history(folder) if row["validation/score"]]
     chosen = max(rows, key=lambda row: float(row["validation/score"]))
-    text = json.dumps({name: float(value) for name, value in chosen.items() if value}, indent=1)
-    write_atomically(folder / RESULT, text)
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file({name.replace(".base_layer", ""): tensor for name, tensor in state.items()}, partial)
-    partial.replace(folder / WEIGHTS)
+    figures = {name: float(value) for name, value in chosen.items() if value}
+    files.write_json(folder / RESULT, figures)
+    plain = {name.replace(".base_layer", ""): tensor for name, tensor in state.items()}
+    with files.new_file(folder / WEIGHTS) as partial:
+        save_file(plain, partial)

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from acouslic import pipeline
-from acouslic.fan import CHALLENGE_FAN
+from acouslic import selection
+from acouslic.challenge import CHALLENGE_FAN, labels_of_quality
 from acouslic.mask import Outline
 from acouslic.network import AbdomenNet
 from acouslic.segment import StackPrediction, predict
 from acouslic.selection import SelectionConfig
-from evaluation.labels import Labels
+from dataset.cache import CachedCase
+from dataset.labels import Labels
 from evaluation.metrics import CaseMetrics, case_metrics, score
-from training.cache import CachedCase
-
-LABEL_OF_QUALITY = np.array([0, 2, 1], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,9 @@ def predict_case(
 def judge(case: CachedCase, prediction: StackPrediction, config: SelectionConfig) -> CaseMetrics:
     """The challenge's metrics of what the pipeline would write for this prediction."""
     tissue = tissue_of(case)
-    scores = pipeline.score_frames(prediction, tissue, config)
-    outlines = pipeline.Outlines(prediction, case.facts.spacing_mm[0], config.mask_threshold)
-    return judge_outline(case, *pipeline.choose(scores, tissue, outlines))
+    scores = selection.score_frames(prediction, tissue, config)
+    outlines = selection.Outlines(prediction, case.facts.spacing_mm[0], config.mask_threshold)
+    return judge_outline(case, *selection.choose(scores, tissue, outlines))
 
 
 def judge_outline(case: CachedCase, frame: int, outline: Outline) -> CaseMetrics:
@@ -70,7 +68,8 @@ def truth_labels(case: CachedCase) -> Labels:
     """The case's annotated frames, labelled as the challenge distributes them."""
     quality = case.stack_quality()
     frames = {
-        frame: mask * LABEL_OF_QUALITY[quality[frame]] for frame, mask in case.truth_masks().items()
+        frame: mask * labels_of_quality(quality[frame])
+        for frame, mask in case.truth_masks().items()
     }
     return Labels(case.facts.n_frames, case.facts.shape, frames)
 

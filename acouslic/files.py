@@ -1,0 +1,312 @@
+"""Files and folders that appear whole or not at all, and whose they are.
+
+What is being written lies in a hidden folder beside its place, `.NAME.TOKEN.partial`, which its
+process holds locked. It is moved into place when it is whole and on the disk. A process that is
+killed leaves such a folder behind, unlocked; whoever writes the same NAME next removes it.
+"""
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acouslic.errors import OutputError
+
+# What people keep in a folder of ours, and what a new one takes over.
+KEPT_NAMES = ("README.md", ".gitignore")
+_RENAME_EXCHANGE = 2  # linux/fs.h
+_AT_FDCWD = -100  # fcntl.h
+_PARTIAL, _ASIDE = ".partial", ".aside"
+# What a set of files is called while it is being written.
+_SET = "files"
+_LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{8}}(?:{_PARTIAL}|{_ASIDE})")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with new_file(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write strict JSON, whole or not at all.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot hold.
+    """
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; the file takes its place when the block ends without an error.
+
+    An older file at the same place is replaced at that moment.
+    """
+    with _partial_folder(path) as folder:
+        partial = folder / path.name
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
+
+
+@contextmanager
+def new_files(folder: Path, paths: Sequence[Path]) -> Iterator[Path]:
+    """Give an empty folder to write several files to; they take their places together.
+
+    Args:
+        folder: where the files go; it stays, with all else that it holds.
+        paths: the files, relative to it and to the folder that is given. Where one of them cannot
+            take its place, none is left there.
+    """
+    with _partial_folder(folder / _SET) as partial:
+        yield partial
+        try:
+            for path in paths:
+                _sync(partial / path)
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(partial / path, folder / path)
+        except BaseException:
+            for path in paths:
+                (folder / path).unlink(missing_ok=True)
+            raise
+        _sync(folder)
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """How a kind of folder of ours is told from a stranger's."""
+
+    name: str
+    """What people call it, such as "bundle"."""
+    owned: Callable[[Path], Collection[str]]
+    """The names in a folder that this project wrote there; none where it is not of this kind."""
+
+
+def refuse_stranger(folder: Path, kind: FolderKind, *, overwrite: bool) -> None:
+    """Make sure that a new folder may take the place of what is there now.
+
+    It may where nothing is there, or nothing but KEPT_NAMES; and where a folder of this kind is
+    there that holds nothing else, if `overwrite` says so.
+
+    Raises:
+        OutputError: something is there that must not be deleted.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            expected=f"a folder for the {kind.name} at {folder}",
+            found="a file",
+            advice="name another --output",
+        )
+    names = _names(folder)
+    strangers = sorted(names.difference(kind.owned(folder))) if names else []
+    if strangers:
+        raise OutputError(
+            expected=f"a new or empty folder for the {kind.name}, or an older {kind.name}",
+            found=f"{strangers[0]} in {folder}, which is never deleted",
+            advice="name another --output, or move that away",
+        )
+    if names and not overwrite:
+        raise OutputError(
+            expected=f"a new or empty folder for the {kind.name}",
+            found=f"an older {kind.name} in {folder}",
+            advice="add --overwrite to replace it, or name another --output",
+        )
+
+
+def refuse_foreign_folder(folder: Path, mark: str, what: str) -> None:
+    """Make sure that a folder which a command adds to is new, empty, or one that it began.
+
+    Args:
+        folder: where the command writes.
+        mark: the file that the command writes there first.
+        what: what the folder holds, for people, such as "a training run".
+
+    Raises:
+        OutputError: it holds something and has no such file.
+    """
+    names = _names(folder)
+    if names and not (folder / mark).is_file():
+        raise OutputError(
+            expected=f"a new or empty folder for {what}, or one with {mark}",
+            found=f"{min(names)} in {folder}",
+            advice="name another --output",
+        )
+
+
+def refuse_foreign_file(path: Path, mark: str, what: str) -> None:
+    """Make sure that a file which a command writes is new, or one that it wrote before.
+
+    Args:
+        path: the file.
+        mark: a text that stands in every file of this kind.
+        what: what the file is, for people, such as "a report".
+
+    Raises:
+        OutputError: something else is there.
+    """
+    if path.exists() and (not path.is_file() or mark.encode() not in path.read_bytes()):
+        raise OutputError(
+            expected=f"no file {path}, or {what} of this project",
+            found="something else of that name, which is never deleted",
+            advice="name another --output, or move it away",
+        )
+
+
+@contextmanager
+def new_folder(folder: Path, kind: FolderKind, *, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to fill; it takes its place when the block ends without an error.
+
+    At no moment is there neither the old folder nor the new one. KEPT_NAMES move over from the old
+    folder, unless the new one has its own.
+
+    Raises:
+        OutputError: see `refuse_stranger`.
+    """
+    folder = folder.resolve()
+    refuse_stranger(folder, kind, overwrite=overwrite)
+    with _partial_folder(folder) as holder:
+        partial = holder / folder.name
+        partial.mkdir()
+        yield partial
+        # Somebody may have put a file there meanwhile.
+        refuse_stranger(folder, kind, overwrite=overwrite)
+        _take_over(folder, partial)
+        _sync_tree(partial)
+        replace_folder(partial, folder)
+        _sync(folder.parent)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Move a whole folder into place; the old one there, if any, then lies where the new one was.
+
+    Both have to lie on one file system. What is there is not asked whose it is: `new_folder` does.
+    """
+    if not folder.exists():
+        new.rename(folder)
+    elif not _exchange(new, folder):
+        # Not one step, but a kill between the two leaves the old folder aside; it is put back by
+        # `remove_leftovers`.
+        aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{_ASIDE}")
+        folder.rename(aside)
+        new.rename(folder)
+        aside.rename(new)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of a file or folder; put back what one had moved aside."""
+    for aside in path.parent.glob(f".{path.name}.*{_ASIDE}"):
+        if path.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(path)
+    for partial in path.parent.glob(f".{path.name}.*{_PARTIAL}"):
+        with claim(partial) as is_dead:
+            if is_dead:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Try to hold the only lock on a folder while the block runs; True if it is held.
+
+    A lock ends with its process, however that ends. False as well where the folder is gone.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def _names(folder: Path) -> set[str]:
+    """What a folder holds, but for KEPT_NAMES and for what killed processes left behind."""
+    if not folder.is_dir():
+        return set()
+    names = {path.name for path in folder.iterdir()}
+    return {name for name in names - set(KEPT_NAMES) if not _LEFTOVER.fullmatch(name)}
+
+
+@contextmanager
+def _partial_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` for this process alone, gone when the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    while True:
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+        partial.mkdir()
+        with claim(partial) as is_mine:
+            # Between mkdir and lock another process may have taken it for a leftover.
+            if not is_mine or not partial.is_dir():
+                continue
+            try:
+                yield partial
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            return
+
+
+def _take_over(old: Path, new: Path) -> None:
+    for name in KEPT_NAMES:
+        source, target = old / name, new / name
+        if source.is_file() and not target.exists():
+            shutil.copy2(source, target)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two paths in one step (renameat2, Linux 3.15); False where that is not to be had."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), str(b))
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written: a rename may otherwise outlive the bytes it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,129 @@
+"""How good a trial is: measures of frames, of the picked frame, and of quality as a number.
+
+Pure functions on arrays. Scores are (n,) in 0..1, labels (n,) bool; None stands for undefined.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+from acouslic.challenge import labels_of_quality
+from dataset.labels import Labels
+from evaluation.metrics import wfss
+
+Measures = dict[str, float | None]
+FRAME_MEASURES = (
+    "accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "specificity",
+    "roc_auc",
+    "average_precision",
+)
+QUALITY_MEASURES = ("plcc", "srocc", "krocc", "mae", "rmse")
+
+
+def confusion(positive: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(4,) int64: true positives, false positives, false negatives, true negatives."""
+    return np.array(
+        [
+            np.count_nonzero(positive & labels),
+            np.count_nonzero(positive & ~labels),
+            np.count_nonzero(~positive & labels),
+            np.count_nonzero(~positive & ~labels),
+        ]
+    )
+
+
+def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Measures of (..., 4) counts as `confusion` has them; 0 for 0 / 0."""
+    tp, fp, fn, tn = np.moveaxis(np.asarray(counts, float), -1, 0)
+    return {
+        "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "precision": _ratio(tp, tp + fp),
+        "recall": _ratio(tp, tp + fn),
+        "specificity": _ratio(tn, tn + fp),
+    }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
+
+
+def frame_measures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Measures:
+    """FRAME_MEASURES of frames called positive at or above the threshold."""
+    found: Measures = {
+        name: float(value) for name, value in rates(confusion(scores >= threshold, labels)).items()
+    }
+    both = bool(labels.any() and not labels.all())
+    found["roc_auc"] = float(roc_auc_score(labels, scores)) if both else None
+    found["average_precision"] = (
+        float(average_precision_score(labels, scores)) if labels.any() else None
+    )
+    return found
+
+
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The score at or above which F1 is highest; 0.5 without positives."""
+    if not labels.any():
+        return 0.5
+    precision, recall, thresholds = precision_recall_curve(labels, scores)
+    f1 = _ratio(2 * precision * recall, precision + recall)[:-1]
+    return float(thresholds[int(np.argmax(f1))])
+
+
+def picked_frame(quality: np.ndarray, candidates: np.ndarray) -> int:
+    """The candidate (T,) bool with the highest quality (T,), the first of equals; -1 of none."""
+    if not candidates.any():
+        return -1
+    return int(np.argmax(np.where(candidates, quality, -np.inf)))
+
+
+def wfss_of(frame: int, quality: np.ndarray) -> float:
+    """The challenge's score of a frame of a stack, whose true quality is (T,) in 0..2."""
+    labels = labels_of_quality(quality)
+    annotated = {int(k): labels[k].reshape(1, 1) for k in np.flatnonzero(labels)}
+    return wfss(Labels(len(quality), (1, 1), annotated), frame)
+
+
+def quality_measures(predicted: np.ndarray, truth: np.ndarray, case: np.ndarray) -> Measures:
+    """QUALITY_MEASURES over all frames, and as means over cases with the prefix `case_`.
+
+    Ranks are tie-aware: SROCC is of mean ranks, KROCC is tau-b. A correlation is undefined where
+    one side does not vary; such cases are left out of its mean.
+    """
+    found = _quality(predicted, truth)
+    each = [_quality(predicted[case == k], truth[case == k]) for k in np.unique(case)]
+    for name in QUALITY_MEASURES:
+        values = [value for one in each if (value := one[name]) is not None]
+        found[f"case_{name}"] = float(np.mean(values)) if values else None
+    return found
+
+
+def _quality(predicted: np.ndarray, truth: np.ndarray) -> Measures:
+    difference = predicted.astype(float) - truth
+    return {
+        "plcc": _correlation(stats.pearsonr, predicted, truth),
+        "srocc": _correlation(stats.spearmanr, predicted, truth),
+        "krocc": _correlation(stats.kendalltau, predicted, truth),
+        "mae": float(np.abs(difference).mean()),
+        "rmse": float(np.sqrt((difference**2).mean())),
+    }
+
+
+def _correlation(
+    function: Callable[..., tuple[float, float]], a: np.ndarray, b: np.ndarray
+) -> float | None:
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    with warnings.catch_warnings():
+        # Scores that differ in their last digit only: the number is right as far as it can be.
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        value = float(function(a.astype(float), b.astype(float))[0])
+    return value if math.isfinite(value) else None

@@ -1,0 +1,228 @@
+"""What is benchmarked: a network that scores frames and knows its own loss.
+
+Every system takes grey frames (N, S, S) in 0..255 and answers with scores in 0..1; it normalises
+and crops by itself, as families differ in that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, cast
+
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import nn
+from torch.nn import functional
+
+from acouslic.challenge import QUALITY_VALUES
+from acouslic.lora import LoraConfig, add_lora, lora_layers
+from acouslic.network import (
+    AbdomenNet,
+    Attention,
+    Decoder,
+    TrunkConfig,
+    TrunkFeatures,
+)
+from acouslic.preprocess import CLIP_MEAN, CLIP_STD
+from benchmark.frames import Samples
+from training.losses import LossConfig, dice_loss, joint_loss
+
+
+class Answer(NamedTuple):
+    """`score` (N,): what the threshold is for; `quality` (N,): what picks a stack's frame; both
+    float32 in 0..1. `embedding` (N, E). `raw`: what the system's own loss needs.
+    """
+
+    score: torch.Tensor
+    quality: torch.Tensor
+    embedding: torch.Tensor
+    raw: tuple[torch.Tensor, ...]
+
+
+class BenchmarkNetwork(nn.Module):
+    """A system. `loss` is a mean over frames of one batch that `forward` has answered."""
+
+    def forward(self, frames: torch.Tensor) -> Answer:
+        raise NotImplementedError
+
+    def loss(self, answer: Answer, samples: Samples) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class View:
+    """How a family sees a frame: its colours' mean and SD, and the share of the side that is left
+    of a centre crop.
+    """
+
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+    crop: float = 1.0
+
+    def images(self, frames: torch.Tensor) -> torch.Tensor:
+        """Grey (N, S, S) in 0..255 to (N, 3, S, S) float32."""
+        grey = frames.float()[:, None] / 255
+        if self.crop < 1:
+            size = grey.shape[-1]
+            cut = round(size * (1 - self.crop) / 2)
+            grey = functional.interpolate(
+                grey[..., cut : size - cut, cut : size - cut],
+                size=(size, size),
+                mode="bilinear",
+                align_corners=False,
+            )
+        mean = torch.tensor(self.mean, device=grey.device)[:, None, None]
+        std = torch.tensor(self.std, device=grey.device)[:, None, None]
+        return (grey - mean) / std
+
+
+class Features(Protocol):
+    """From images (N, 3, S, S) to features (N, E)."""
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
+
+
+class Classifier(BenchmarkNetwork):
+    """An encoder and one logit; binary cross-entropy with annotated or not."""
+
+    def __init__(self, encoder: nn.Module, features: Features, head: nn.Module, view: View) -> None:
+        super().__init__()
+        self.encoder, self.view = encoder, view
+        self._features = features
+        # A timm model holds its head itself: registered here too, its weights would be there twice.
+        inside = [name for name, module in encoder.named_modules() if module is head]
+        self.own_head = None if inside else head
+        self._head: Callable[[torch.Tensor], torch.Tensor] = head.__call__
+        self._head_name = inside[0] if inside else None
+
+    def forward(self, frames: torch.Tensor) -> Answer:
+        embedding = self._features(self.view.images(frames))
+        logit = self._head(embedding)[:, 0].float()
+        probability = logit.sigmoid()
+        return Answer(probability, probability, embedding, (logit,))
+
+    def loss(self, answer: Answer, samples: Samples) -> torch.Tensor:
+        label = (samples.quality > 0).float()
+        return functional.binary_cross_entropy_with_logits(answer.raw[0], label)
+
+    def encoder_state(self) -> dict[str, torch.Tensor]:
+        """The encoder's state without the head: what the paper's code shares between trials."""
+        state = self.encoder.state_dict()
+        if self._head_name is None:
+            return state
+        return {name: each for name, each in state.items() if not name.startswith(self._head_name)}
+
+
+def timm_classifier(model: Any, view: View) -> Classifier:
+    """A timm model that was built with one class."""
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        pooled = model.forward_head(model.forward_features(images), pre_logits=True)
+        return cast(torch.Tensor, pooled)
+
+    return Classifier(model, features, model.get_classifier(), view)
+
+
+def trunk_classifier(trunk: VisionTransformer, config: TrunkConfig) -> Classifier:
+    """FetalCLIP_CLS: the pooled feature and a Linear."""
+    return Classifier(trunk, trunk, nn.Linear(config.embed_dim, 1), View())
+
+
+def taps_of(trunk: VisionTransformer, config: TrunkConfig, images: torch.Tensor) -> TrunkFeatures:
+    """The trunk's pooled feature and its features after a quarter, a half ... of its blocks."""
+    found = trunk.forward_intermediates(
+        images, indices=list(config.tap_blocks), output_extra_tokens=True
+    )
+    return TrunkFeatures(
+        pooled=found["image_features"],
+        taps=found["image_intermediates"],
+        class_tokens=[prefix[:, 0] for prefix in found["image_intermediates_prefix"]],
+    )
+
+
+class Segmenter(BenchmarkNetwork):
+    """FetalCLIP_SEG: this project's decoder on the trunk; the score is the share of the pixels with
+    p > 0.5.
+    """
+
+    def __init__(self, trunk: VisionTransformer, config: TrunkConfig, decoder_width: int) -> None:
+        super().__init__()
+        self.config, self.trunk = config, trunk
+        self.decoder = Decoder(config, decoder_width)
+
+    def forward(self, frames: torch.Tensor) -> Answer:
+        images = View().images(frames)
+        features = taps_of(self.trunk, self.config, images)
+        logits = self.decoder(images, features.taps).mask_logits
+        area = (logits > 0).float().flatten(1).mean(dim=1)
+        return Answer(area, area, features.pooled, (logits,))
+
+    def loss(self, answer: Answer, samples: Samples) -> torch.Tensor:
+        """Dice and cross-entropy: Dice alone has no gradient on a batch without positives."""
+        logits = answer.raw[0]
+        target = functional.interpolate(
+            samples.masks[:, None].float() / 255, size=logits.shape[-2:], mode="bilinear"
+        )
+        dice = dice_loss(logits, target, samples.quality > 0)
+        return dice + functional.binary_cross_entropy_with_logits(logits, target)
+
+
+class Joint(BenchmarkNetwork):
+    """This project's network and loss, on the benchmark's frames: every class weighs alike."""
+
+    def __init__(self, network: AbdomenNet) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("values", torch.tensor(QUALITY_VALUES), persistent=False)
+        self.register_buffer("weights", torch.ones(len(QUALITY_VALUES)), persistent=False)
+
+    def forward(self, frames: torch.Tensor) -> Answer:
+        images = View().images(frames)
+        features = self.network.trunk_features(images)
+        decoded = self.network.decoder(images, features.taps)
+        logits = self.network.quality_head(features, decoded)
+        probability = logits.softmax(dim=1)
+        return Answer(
+            score=1 - probability[:, 0],
+            quality=(probability * self.values).sum(dim=1),
+            embedding=features.pooled,
+            raw=(decoded.mask_logits, logits),
+        )
+
+    def loss(self, answer: Answer, samples: Samples) -> torch.Tensor:
+        masks, logits = answer.raw
+        truth = samples.masks.float() / 255
+        weights = cast(torch.Tensor, self.weights)
+        return joint_loss(masks, logits, truth, samples.quality, weights, LossConfig()).total
+
+
+def reference_attention(trunk: VisionTransformer) -> None:
+    """Give the trunk open_clip's own attention back, in place, with the same weights.
+
+    It hands `out_proj.weight` to a functional, so that an adapter on `out_proj` never trains: the
+    paper's trap, kept for its own sake.
+    """
+    for block in trunk.transformer.resblocks:
+        ours = block.attn
+        assert isinstance(ours, Attention)
+        theirs = nn.MultiheadAttention(ours.out.in_features, ours.heads, batch_first=True)
+        with torch.no_grad():
+            theirs.in_proj_weight.copy_(ours.qkv.weight)
+            theirs.in_proj_bias.copy_(ours.qkv.bias)
+            theirs.out_proj.weight.copy_(ours.out.weight)
+            theirs.out_proj.bias.copy_(ours.out.bias)
+        block.attn = theirs
+
+
+def add_adapters(model: nn.Module, targets: tuple[str, ...], config: LoraConfig) -> None:
+    """Freeze a model and adapt its layers whose names end in one of `targets`, in place.
+
+    Raises ValueError where no layer has such a name, as with DenseNet and EfficientNet.
+    """
+    add_lora(model, config, targets)
+    assert lora_layers(model)
+
+
+def parameter_counts(network: nn.Module) -> tuple[int, int]:
+    """Trainable and all parameters."""
+    sizes = [(each.numel(), each.requires_grad) for each in network.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)

@@ -1,0 +1,1 @@
+"""The challenge's training set: its files, their checks, the training cache, folds, truth."""

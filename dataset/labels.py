@@ -1,0 +1,129 @@
+"""Label volumes, kept as their few frames that are not empty, and read a frame at a time.
+
+A stack's labels are 351 MB of which a few frames are not zero: never laid out whole, they cost a
+tenth of the time and of the memory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from acouslic.challenge import LABELS, SWEEPS, Quality, label_of
+from acouslic.errors import InputError
+from acouslic.metaimage import read_frames, read_header
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A volume of `n_frames` frames (H, W); `frames` has those that are not empty, by index."""
+
+    n_frames: int
+    frame_shape: tuple[int, int]
+    frames: Mapping[int, np.ndarray]
+    spacing_mm: tuple[float, ...] = ()
+
+    @classmethod
+    def from_volume(cls, volume: np.ndarray, spacing_mm: tuple[float, ...] = ()) -> "Labels":
+        """From a whole (T, H, W) array."""
+        filled = np.flatnonzero(volume.any(axis=(1, 2))).tolist()
+        return cls(
+            len(volume), volume.shape[1:], {frame: volume[frame] for frame in filled}, spacing_mm
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, H, W)."""
+        return (self.n_frames, *self.frame_shape)
+
+    @cached_property
+    def filled(self) -> np.ndarray:
+        """Which frames are not empty, (T,) bool."""
+        filled = np.zeros(self.n_frames, bool)
+        filled[list(self.frames)] = True
+        return filled
+
+    def frame(self, index: int) -> np.ndarray:
+        """One frame's labels, (H, W); zeros where it is empty, or not in the volume."""
+        return self.frames.get(index, np.zeros(self.frame_shape, np.uint8))
+
+    def quality_of(self, frame: int) -> Quality:
+        """How well a frame suits the measurement; one that mixes labels counts as the better."""
+        labels = self.frame(frame)
+        for quality in (Quality.OPTIMAL, Quality.SUBOPTIMAL):
+            if (labels == label_of(quality)).any():
+                return quality
+        return Quality.NONE
+
+    def quality(self) -> np.ndarray:
+        """The quality of every frame, (T,) uint8."""
+        quality = np.zeros(self.n_frames, np.uint8)
+        for frame in self.frames:
+            quality[frame] = self.quality_of(frame)
+        return quality
+
+    def problems(self) -> list[str]:
+        """What the challenge's annotation cannot be: strange labels, or two in one frame."""
+        values = {frame: set(np.unique(labels).tolist()) for frame, labels in self.frames.items()}
+        strange = [frame for frame, present in values.items() if not present <= {0, *LABELS}]
+        mixed = [frame for frame, present in values.items() if present >= set(LABELS)]
+        lines = []
+        if strange:
+            lines.append(f"the mask has labels other than 0, 1, 2 on frames {_some(strange)}")
+        if mixed:
+            lines.append(f"the mask mixes optimal and suboptimal on frames {_some(mixed)}")
+        return lines
+
+    def sweep_of(self, frame: int) -> int | None:
+        """The 1-based sweep that holds a frame, None outside of the volume."""
+        if not 0 <= frame < self.n_frames:
+            return None
+        return frame // (self.n_frames // SWEEPS) + 1
+
+
+def read_labels(path: Path) -> Labels:
+    """Read a label volume from an image file.
+
+    Compressed .mha of uint8 is inflated frame by frame; all else is left to SimpleITK.
+
+    Raises:
+        InputError: the file cannot be read, ends early, or is no volume of six equal sweeps.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+    size = reader.GetSize()
+    if len(size) != 3 or reader.GetNumberOfComponents() != 1 or not size[2] or size[2] % SWEEPS:
+        raise InputError(
+            expected=f"labels (frames, rows, columns) of {SWEEPS} equal sweeps in {path}",
+            found=f"size {size} with {reader.GetNumberOfComponents()} component(s)",
+            advice="give one label a pixel for all frames of the stack",
+        )
+    header = read_header(path)
+    if header is None or not header.is_compressed or reader.GetPixelID() != sitk.sitkUInt8:
+        try:
+            return Labels.from_volume(sitk.GetArrayFromImage(reader.Execute()), reader.GetSpacing())
+        except RuntimeError as error:
+            raise _unreadable(path, error) from error
+    shape = (size[1], size[0])
+    volume = enumerate(read_frames(path, header.pixels_at, (size[2], *shape)))
+    frames = {index: frame for index, frame in volume if frame.any()}
+    return Labels(size[2], shape, frames, reader.GetSpacing())
+
+
+def _some(frames: list[int]) -> str:
+    return ", ".join(map(str, frames[:5])) + (" ..." if len(frames) > 5 else "")
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        expected=f"a whole image in {path}",
+        found=str(error).strip().splitlines()[-1].strip(),
+        advice="copy the file again",
+    )

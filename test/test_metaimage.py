@@ -1,0 +1,56 @@
+"""MetaImage files: what is written is read back, by SimpleITK and by ourselves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from acouslic.errors import InputError
+from acouslic.metaimage import Geometry, read_frames, read_header, write_frames
+
+FRAMES = np.random.default_rng(0).integers(0, 255, (3, 5, 7), np.uint8)
+# A rotation that is not its own inverse: the axes are the columns.
+TURNED = Geometry(
+    (0.28, 0.3, 1 / 3), (1.0, -2.5, 3.0), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+)
+
+
+@pytest.mark.parametrize("geometry", [Geometry.plain(0.5), TURNED])
+def test_a_volume_is_read_back_by_simpleitk_with_its_geometry(
+    tmp_path: Path, geometry: Geometry
+) -> None:
+    write_frames(tmp_path / "a.mha", FRAMES, geometry)
+    image = sitk.ReadImage(str(tmp_path / "a.mha"))
+    assert Geometry(image.GetSpacing(), image.GetOrigin(), image.GetDirection()) == geometry
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), FRAMES)
+
+
+def test_frames_of_simpleitks_file_are_read_one_by_one(tmp_path: Path) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(FRAMES), str(tmp_path / "a.mha"), useCompression=True)
+    header = read_header(tmp_path / "a.mha")
+    assert header is not None
+    assert header.is_compressed
+    frames = list(read_frames(tmp_path / "a.mha", header.pixels_at, FRAMES.shape))
+    np.testing.assert_array_equal(frames, FRAMES)
+
+
+def test_a_volume_that_ends_early_or_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.mha"
+    write_frames(path, FRAMES, Geometry.plain(1.0))
+    header = read_header(path)
+    assert header is not None
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    with pytest.raises(InputError, match="ends early"):
+        list(read_frames(path, header.pixels_at, FRAMES.shape))
+    path.write_bytes(whole[: header.pixels_at] + b"no stream" * 20)
+    with pytest.raises(InputError, match="3 whole frames"):
+        list(read_frames(path, header.pixels_at, FRAMES.shape))
+
+
+def test_other_files_have_no_header(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"ElementDataFile = LOCAL\n")
+    assert read_header(tmp_path / "a.txt") is None
+    (tmp_path / "b.mhd").write_bytes(b"ObjectType = Image\nElementDataFile = b.raw\n")
+    assert read_header(tmp_path / "b.mhd") is None

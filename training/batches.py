@@ -1,0 +1,180 @@
+"""What the loops are fed: balanced batches of cached frames for training, whole cases for
+validation.
+
+Which frames a batch holds, and the random numbers that vary them, depend on the seed and the
+batch's number alone: not on the processes, the loader's workers or on where an interrupted run
+went on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from acouslic.challenge import Quality
+from dataset.cache import Cache
+from training.augment import NUMBERS
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How training batches are drawn.
+
+    shares: of each quality in a batch, in the order of Quality. A class that the data lack leaves
+    its share to the first. empty_sweeps: share of the frames without annotation that comes from
+    sweeps without any.
+    """
+
+    batch_size: int
+    seed: int
+    shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    empty_sweeps: float = 0.5
+
+
+class Draw(NamedTuple):
+    """One frame of one case, and the uniform numbers (NUMBERS,) that vary it."""
+
+    case: int
+    row: int
+    uniform: np.ndarray
+
+
+class Batch(NamedTuple):
+    """`frames`, `masks` (B, S, S) uint8, `quality` (B,) int64, `uniform` (B, NUMBERS) float32."""
+
+    frames: torch.Tensor
+    masks: torch.Tensor
+    quality: torch.Tensor
+    uniform: torch.Tensor
+
+
+class FramePools:
+    """The frames of a cache in four pools: unannotated ones in empty sweeps and in others,
+    suboptimal, optimal.
+
+    Each pool is (n, 2): case and row.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        parts: list[list[np.ndarray]] = [[], [], [], []]
+        for number, case in enumerate(cache.cases):
+            annotated_sweeps = np.unique(case.sweep[case.quality > 0])
+            in_annotated = np.isin(case.sweep, annotated_sweeps)
+            chosen = (
+                (case.quality == Quality.NONE) & ~in_annotated,
+                (case.quality == Quality.NONE) & in_annotated,
+                case.quality == Quality.SUBOPTIMAL,
+                case.quality == Quality.OPTIMAL,
+            )
+            for part, flags in zip(parts, chosen, strict=True):
+                rows = np.flatnonzero(flags)
+                part.append(np.stack([np.full(len(rows), number), rows], axis=1))
+        self.pools = [np.concatenate(part).astype(np.int64) for part in parts]
+
+    def weights(self, plan: BatchPlan) -> np.ndarray:
+        """The probability of each pool, (4,); an empty pool's goes to the unannotated frames that
+        there are.
+        """
+        none, suboptimal, optimal = plan.shares
+        wanted = np.array(
+            [none * plan.empty_sweeps, none * (1 - plan.empty_sweeps), suboptimal, optimal]
+        )
+        present = np.array([len(pool) > 0 for pool in self.pools])
+        weights = np.where(present, wanted, 0)
+        first = int(np.argmax(present))
+        weights[first] += 1 - weights.sum()
+        return weights
+
+
+class BalancedBatches(Sampler[list[Draw]]):
+    """Batches `first` to `first + count` of an endless, fixed sequence; each rank gets its share
+    of every batch.
+    """
+
+    def __init__(
+        self, pools: FramePools, plan: BatchPlan, *, first: int, count: int, rank: int, ranks: int
+    ) -> None:
+        self.pools, self.plan = pools, plan
+        self.first, self.count = first, count
+        self.rank, self.ranks = rank, ranks
+        self.weights = pools.weights(plan)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for number in range(self.first, self.first + self.count):
+            yield self.draw(number)[self.rank :: self.ranks]
+
+    def draw(self, number: int) -> list[Draw]:
+        """Batch `number`, over all ranks."""
+        generator = np.random.default_rng([self.plan.seed, number])
+        size = self.plan.batch_size * self.ranks
+        chosen = generator.choice(len(self.weights), size, p=self.weights)
+        position = generator.random(size)
+        uniform = generator.random((size, NUMBERS), dtype=np.float32)
+        draws = []
+        for pool, at, numbers in zip(chosen, position, uniform, strict=True):
+            frames = self.pools.pools[pool]
+            case, row = frames[int(at * len(frames))]
+            draws.append(Draw(int(case), int(row), numbers))
+        return draws
+
+
+class TrainingFrames(Dataset[Batch]):
+    """Looks up whole batches of draws in the mapped arrays."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self._frames = [case.frames for case in cache.cases]
+        self._masks = [case.masks for case in cache.cases]
+
+    def __getitem__(self, draw: Draw) -> Any:
+        return self.__getitems__([draw])
+
+    def __getitems__(self, draws: list[Draw]) -> Any:
+        size = self.cache.size
+        masks = np.zeros((len(draws), size, size), np.uint8)
+        for k, draw in enumerate(draws):
+            case = self.cache.cases[draw.case]
+            if case.quality[draw.row]:
+                masks[k] = self._masks[draw.case][case.mask_row[draw.row]]
+        frames, quality, uniform = self.without_masks(draws)
+        return Batch(frames, torch.from_numpy(masks), quality, uniform)
+
+    def without_masks(self, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Frames, quality and uniform numbers of a batch."""
+        frames = np.stack([self._frames[draw.case][draw.row] for draw in draws])
+        quality = np.array([self.cache.cases[draw.case].quality[draw.row] for draw in draws])
+        uniform = np.stack([draw.uniform for draw in draws])
+        return (
+            torch.from_numpy(frames),
+            torch.from_numpy(quality.astype(np.int64)),
+            torch.from_numpy(uniform),
+        )
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def training_loader(
+    frames: TrainingFrames, batches: BalancedBatches, workers: int
+) -> DataLoader[Batch]:
+    """Batches ready made; with `workers` they are read ahead."""
+    return DataLoader(
+        frames,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_is,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def case_loader(count: int, *, rank: int, ranks: int) -> DataLoader[int]:
+    """The numbers of this rank's share of `count` cases, one at a time."""
+    mine: Dataset[int] = list(range(count))[rank::ranks]  # type: ignore[assignment]
+    return DataLoader(mine, batch_size=None)

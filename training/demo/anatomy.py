@@ -1,0 +1,87 @@
+"""What phantoms know of every frame's anatomy: what the demo's foundation stage learns from.
+
+FetalCLIP's trunk has seen images with the names of what they show; the demo's has seen phantoms
+with the outlines of it. A target is drawn from a frame's ellipses when it is asked for, on any
+grid, wherever augmentation has taken the frame; lengths are millimetres in the image plane, from
+the fan's apex.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, FRAMES_PER_SWEEP, SPACING_MM
+from acouslic.preprocess import padding
+from dataset.cache import CachedCase
+from phantom.dataset import case_name
+from phantom.truth import truth
+
+# Each landmark and its number of ellipsoids.
+LANDMARKS = {"body": 3, "skull": 1, "heart": 1, "stomach": 1, "vein": 2, "spine": 3, "kidney": 2}
+ELLIPSES = sum(LANDMARKS.values())
+FARTHEST = 2.0
+
+
+class Anatomy(NamedTuple):
+    """Of N frames: `ellipses` (N, ELLIPSES, 6) float32, centre and quadratic form of each section
+    and whether there is one; `height` (N, 3) float32, by which a point (u, v) lies
+    `|h0 + h1 u + h2 v|` abdominal radii along the fetus from its standard plane.
+    """
+
+    ellipses: torch.Tensor
+    height: torch.Tensor
+
+
+def case_numbers(seed: int, count: int) -> dict[str, int]:
+    """The first `count` cases of a seed, by uuid."""
+    return {case_name(seed, number): number for number in range(count)}
+
+
+def anatomy_of(case: CachedCase, seed: int, number: int) -> Anatomy:
+    """Of every cached frame of a phantom."""
+    ellipses = np.zeros((case.facts.n_frames, ELLIPSES, 6), np.float32)
+    height = np.zeros((case.facts.n_frames, 3), np.float32)
+    for index, sweep in enumerate(truth(seed, number).sweeps):
+        scene = sweep.scene
+        planes = sweep.planes.seen_from(scene.rotation, scene.position)
+        at = slice(index * FRAMES_PER_SWEEP, index * FRAMES_PER_SWEEP + len(sweep))
+        shapes = scene.fetus.landmarks()
+        for k, shape in enumerate(shape for name in LANDMARKS for shape in shapes[name]):
+            cut = shape.sections(planes)
+            parts = (cut.centre_u, cut.centre_v, cut.quu, cut.quv, cut.qvv, cut.cut)
+            ellipses[at, k] = np.stack(parts, axis=1)
+        axes = (planes.origin, planes.lateral, planes.depth)
+        height[at] = np.stack([axis[:, 2] for axis in axes], axis=1) / scene.fetus.radius_mm
+    rows = case.frame_index
+    return Anatomy(torch.from_numpy(ellipses[rows]), torch.from_numpy(height[rows]))
+
+
+def draw(anatomy: Anatomy, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw B frames' targets at the points `where` (B, G, G, 2), as grid_sample names the places of
+    a frame on the network's grid: -1 to 1 from edge to edge.
+
+    Returns the landmarks' maps (B, K, G, G) in 0..1, none outside the fan, and the distance from
+    the standard plane in radii (B, G, G), at most FARTHEST.
+    """
+    u, v = _millimetres(where)
+    fan = CHALLENGE_FAN
+    radius, angle = torch.hypot(u, v) / SPACING_MM, torch.atan2(u, v).rad2deg().abs()
+    inside = (angle <= fan.half_angle_deg) & (radius >= fan.near_px) & (radius <= fan.far_px)
+    centre_u, centre_v, quu, quv, qvv, cut = anatomy.ellipses[..., None, None].unbind(dim=2)
+    du, dv = u[:, None] - centre_u, v[:, None] - centre_v
+    covered = (quu * du * du + 2 * quv * du * dv + qvv * dv * dv <= 1) & (cut > 0)
+    groups = torch.split(covered, list(LANDMARKS.values()), dim=1)
+    maps = torch.stack([group.any(dim=1) & inside for group in groups], dim=1).float()
+    h0, hu, hv = anatomy.height[..., None, None].unbind(dim=1)
+    return maps, (h0 + hu * u + hv * v).abs().clamp_max(FARTHEST)
+
+
+def _millimetres(where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    left, _, top, _ = padding(FRAME_SHAPE)
+    pixels = (where + 1) * (max(FRAME_SHAPE) / 2) - 0.5
+    x, y = pixels.unbind(dim=-1)
+    return (
+        (x - left - CHALLENGE_FAN.apex_x_px) * SPACING_MM,
+        (y - top - CHALLENGE_FAN.apex_y_px) * SPACING_MM,
+    )
