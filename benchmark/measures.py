@@ -16,15 +16,6 @@ from dataset.labels import Labels
 from evaluation.metrics import wfss
 
 Measures = dict[str, float | None]
-FRAME_MEASURES = (
-    "accuracy",
-    "f1",
-    "precision",
-    "recall",
-    "specificity",
-    "roc_auc",
-    "average_precision",
-)
 QUALITY_MEASURES = ("plcc", "srocc", "krocc", "mae", "rmse")
 
 
@@ -57,7 +48,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def frame_measures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Measures:
-    """FRAME_MEASURES of frames called positive at or above the threshold."""
+    """Measures of frames that are called positive at or above the threshold."""
     found: Measures = {
         name: float(value) for name, value in rates(confusion(scores >= threshold, labels)).items()
     }

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.metrics import precision_recall_curve
 
+from acouslic import files
 from acouslic.challenge import Quality
 from acouslic.stack import sweep_slices
 from benchmark.frames import FrameTable
@@ -47,7 +48,8 @@ def draw_plots(
     }
     for name, figure in figures.items():
         figure.supxlabel(caption, fontsize=8, color="#54606e")
-        figure.savefig(output / name, dpi=DPI)
+        with files.new_file(output / name) as partial:
+            figure.savefig(partial, dpi=DPI)
     return list(figures)
 
 

@@ -80,7 +80,6 @@ class System:
 
     threshold: what `score` is compared with under a fixed threshold.
     rates_quality: its `quality` is one, and not the probability of an annotation.
-    uses_base: it stands on FetalCLIP's trunk. adapters: LoRA is added; the count depends on where.
     """
 
     name: str
@@ -89,8 +88,6 @@ class System:
     published: paper.Published | None = None
     threshold: float = 0.5
     rates_quality: bool = False
-    uses_base: bool = False
-    adapters: bool = False
     mixup: MixupConfig | None = None
 
 
@@ -134,7 +131,7 @@ def timm_system(
         trained = f"LoRA on {', '.join(targets)} and the head" if adapt else "every parameter"
         return Built(timm_classifier(model, view), network_name, origin, trained, whole=not adapt)
 
-    return System(name, title, build, figures, adapters=adapters)
+    return System(name, title, build, figures)
 
 
 def _timm_view(model: Any, crop: float) -> View:
@@ -271,8 +268,6 @@ def quality_system(parts: QualityParts) -> System:
         build,
         threshold=QUALITY_THRESHOLD,
         rates_quality=True,
-        uses_base=True,
-        adapters=True,
         mixup=mixup,
     )
 
@@ -344,8 +339,6 @@ SYSTEMS = _registry(
         "FetalCLIP_CLS",
         _fetalclip_cls,
         paper.FETALCLIP_CLS,
-        uses_base=True,
-        adapters=True,
     ),
     System(
         "fetalclip_seg",
@@ -353,10 +346,8 @@ SYSTEMS = _registry(
         _fetalclip_seg,
         paper.FETALCLIP_SEG,
         threshold=0.01,
-        uses_base=True,
-        adapters=True,
     ),
-    System("joint", "Joint (ours)", _joint, rates_quality=True, uses_base=True, adapters=True),
+    System("joint", "Joint (ours)", _joint, rates_quality=True),
     *(
         quality_system(QualityParts(*present))
         for present in itertools.product((True, False), repeat=3)

@@ -7,7 +7,6 @@ failed.txt       instead, what went wrong
 """
 
 import copy
-import json
 import math
 import time
 from dataclasses import dataclass, replace
@@ -151,10 +150,12 @@ def _score_test(
     table = setting.tables.test
     chosen = _some_of_each_quality(table) if embed else np.zeros(0, np.int64)
     test = evaluate(network, table, setting, embed=chosen)
-    np.savez_compressed(folder / PREDICTIONS, score=test.score, quality=test.quality)
+    with files.new_file(folder / PREDICTIONS) as partial:
+        np.savez_compressed(partial, score=test.score, quality=test.quality)
     if embed:
-        quality = table.quality[chosen]
-        np.savez_compressed(folder / EMBEDDINGS, embeddings=test.embeddings, quality=quality)
+        with files.new_file(folder / EMBEDDINGS) as partial:
+            quality = table.quality[chosen]
+            np.savez_compressed(partial, embeddings=test.embeddings, quality=quality)
     return test
 
 
