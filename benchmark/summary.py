@@ -18,19 +18,14 @@ from benchmark.measures import (
     frame_measures,
     picked_frame,
     quality_measures,
+    ranking_draws,
     rates,
     wfss_of,
 )
 from benchmark.protocol import PAPER, STRICT
-from benchmark.resampling import (
-    interval,
-    mean_draws,
-    ranking_draws,
-    subject_draws,
-    sums_by_subject,
-)
 from benchmark.systems import SYSTEMS, System, real_parameters
 from benchmark.trial import PREDICTIONS, RESULT
+from evaluation.intervals import interval, mean_draws, subject_draws, sums_by_subject
 
 # ROC-AUC and average precision need a sum over all frames for every draw.
 RANKING_RESAMPLES = 1000

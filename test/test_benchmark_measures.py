@@ -11,17 +11,17 @@ from benchmark.measures import (
     frame_measures,
     picked_frame,
     quality_measures,
+    ranking_draws,
     rates,
     wfss_of,
 )
-from benchmark.resampling import (
+from evaluation.intervals import (
     interval,
     mean_draws,
-    ranking_draws,
+    mean_intervals,
     subject_draws,
     sums_by_subject,
 )
-from evaluation.intervals import mean_intervals
 
 
 @pytest.fixture
