@@ -17,19 +17,21 @@ ENV PYTHONUNBUFFERED=1 \
     TORCHINDUCTOR_CACHE_DIR=/tmp/cache/torchinductor \
     TRITON_CACHE_DIR=/tmp/cache/triton
 
-RUN groupadd --system user \
-    && useradd --system --no-log-init --gid user --no-create-home --home-dir /tmp user
+RUN groupadd --gid 10001 user \
+    && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /tmp user
 
 WORKDIR /opt/app
 
 # A virtual environment, because the base forbids installing into its own Python (PEP 668). It sees the base's
-# torch, which must stay: a second one would bring CUDA's libraries once more. `pip check` also names
-# conflicts among what the base carries besides; only those of our own packages matter.
+# torch, which stays with its own build of CUDA: a second one would take gigabytes. All else has the exact pins. What
+# is missing, or fits no pin, has no hash here, so that pip refuses to install it and the build fails.
 COPY requirements.txt ./
-RUN python -m venv --system-site-packages /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --requirement requirements.txt \
-    && ! /opt/venv/bin/pip check | grep -iE "^($(sed -n 's/==.*//p' requirements.txt | paste -s -d '|')) " \
-    && ! ls -d /opt/venv/lib/python*/site-packages/torch /opt/venv/lib/python*/site-packages/nvidia 2>/dev/null
+RUN awk '/^[a-z]/ { wanted = !/^(torch|torchvision|triton|nvidia-[a-z0-9-]+)==/ } wanted' \
+        requirements.txt >/tmp/requirements.txt \
+    && python -m venv --system-site-packages /opt/venv \
+    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes \
+        --requirement /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
 ENV PATH=/opt/venv/bin:$PATH
 
 COPY inference.py ./
@@ -38,8 +40,16 @@ COPY resources ./resources
 # A checkout made under a strict umask would be unreadable for the user below.
 RUN chmod -R a+rX .
 
-USER user
+# A number, as a host that knows no such name can tell from it that this is not root.
+USER 10001
 # What cannot be imported fails here rather than on the platform.
 RUN python -c "import inference, acouslic.pipeline, acouslic.platform_io"
+
+# Last, since they change with every commit. `acouslic --version` tells the revision from the environment.
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION
+ENV ACOUSLIC_REVISION=$REVISION
 
 ENTRYPOINT ["python", "inference.py"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv, or brings it up to date, from the exact pins of a requirements file; does nothing where it is so already.
+# Makes .venv, or brings it up to date, from the exact, hashed pins of a requirements file; does nothing where it is so already.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -24,7 +24,7 @@ find_python() {
   return 1
 }
 
-# requirements-dev.txt includes requirements.txt, so either one's stamp holds all that was installed for it.
+# requirements-dev.txt holds all pins of requirements.txt, so installing it installs both.
 pins() {
   cat requirements.txt
   if [ "$1" = requirements-dev.txt ]; then cat requirements-dev.txt; fi
@@ -46,7 +46,10 @@ install() {
   fi
   echo "venv.sh: installing $1 into .venv (some minutes)"
   rm -f .venv/installed-*
-  "$python" -m pip install --disable-pip-version-check --quiet --requirement "$1"
+  "$python" -m pip install --disable-pip-version-check --quiet --require-hashes --requirement "$1"
+  if [ "$1" = requirements-dev.txt ]; then # the command `acouslic`, and the rooms importable from any folder
+    "$python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+  fi
   "$python" -m pip check
   pins requirements.txt >.venv/installed-requirements.txt
   if [ "$1" = requirements-dev.txt ]; then pins "$1" >".venv/installed-$1"; fi

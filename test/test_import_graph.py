@@ -162,12 +162,15 @@ def test_what_does_not_ship_is_pinned(part: str) -> None:
     assert third_parties(part) <= pinned("requirements.txt", "requirements-dev.txt")
 
 
-def test_pins_are_exact() -> None:
+def test_pins_are_exact_and_hashed() -> None:
     for file in ("requirements.txt", "requirements-dev.txt"):
-        for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
-            line = line.partition("#")[0].strip()
-            if line and line != "-r requirements.txt":
-                assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line), f"{file}: {line}"
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert "://" not in text, f"{file} names an index"
+        lines = re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "").splitlines()
+        assert lines
+        for line in lines:
+            pattern = r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [^#]*?)?( +--hash=sha256:[0-9a-f]{64})+"
+            assert re.fullmatch(pattern, line), f"{file}: {line}"
 
 
 def test_only_the_entry_point_names_the_platforms_folders() -> None:

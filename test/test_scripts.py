@@ -11,11 +11,23 @@ from pathlib import Path
 
 import pytest
 
+import acouslic
+
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("build.sh", "check.sh", "export.sh", "test.sh", "venv.sh", ".ci/run")
+SCRIPTS = (
+    "build.sh",
+    "check.sh",
+    "export.sh",
+    "requirements.sh",
+    "test.sh",
+    "venv.sh",
+    ".ci/run",
+)
 COPIED = (
     *SCRIPTS,
     "Dockerfile",
+    "acouslic/__init__.py",
+    "pyproject.toml",
     "requirements.txt",
     "requirements-dev.txt",
     "test/tools/measured.py",
@@ -52,6 +64,13 @@ case "$*" in
   "-m venv"*) echo "python $*" >>"$LOG"; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
   "-m pip"*) echo "python $*" >>"$LOG"; exit "${FAKE_PIP:-0}" ;;
 esac
+"""
+
+FAKE_UV = """#!/usr/bin/env bash
+echo "uv $*" >>"$LOG"
+[ "${FAKE_UV:-0}" = 0 ] || exit 1
+while [ "$1" != --output-file ]; do shift; done
+echo "another==1.0" >"$2"
 """
 
 # One case of 12 tiny frames; sweep 3 has the reference 215.0 mm, on frame 5.
@@ -139,6 +158,8 @@ def project(tmp_path: Path) -> Project:
         shutil.copy(ROOT / name, root / name)
     write_program(root / "bin/docker", FAKE_DOCKER)
     (root / "phantom").mkdir()
+    # A package, so that it goes before the checkout's own, which is on Python's path too.
+    (root / "phantom/__init__.py").write_text("")
     (root / "phantom/__main__.py").write_text(FAKE_PHANTOM)
     (root / "inference.py").write_text(FAKE_INFERENCE)
     (root / "model").mkdir()
@@ -164,14 +185,14 @@ def test_script_stops_at_the_first_error(script: str) -> None:
     assert os.access(path, os.X_OK)
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_shellcheck_finds_nothing(script: str) -> None:
-    done = subprocess.run(["shellcheck", ROOT / script], capture_output=True, text=True)
-    assert done.stdout == ""
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, ROOT / script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("script", ["build.sh", "export.sh", "test.sh", "venv.sh"])
+@pytest.mark.parametrize("script", [name for name in SCRIPTS[:-1] if name != "check.sh"])
 def test_unknown_option_gives_the_usage_and_two(project: Project, script: str) -> None:
     result = project.run(script, "--nonsense")
     assert result.code == 2
@@ -179,7 +200,7 @@ def test_unknown_option_gives_the_usage_and_two(project: Project, script: str) -
     assert project.log == ""
 
 
-@pytest.mark.parametrize("script", ["build.sh", "check.sh", "export.sh", "test.sh", "venv.sh"])
+@pytest.mark.parametrize("script", SCRIPTS[:-1])
 def test_help(project: Project, script: str) -> None:
     result = project.run(script, "--help")
     assert result.code == 0
@@ -199,7 +220,8 @@ class TestVenv:
         assert project.run("venv.sh", "requirements.txt").code == 0
         log = project.log
         assert "-m venv --clear .venv" in log
-        assert "--requirement requirements.txt" in log
+        assert "--require-hashes --requirement requirements.txt" in log
+        assert "--editable" not in log
         assert "pip check" in log
         assert project.run("venv.sh", "requirements.txt").code == 0
         assert project.log == log
@@ -207,7 +229,8 @@ class TestVenv:
     def test_development_pins_include_what_ships(self, project: Project) -> None:
         assert project.run("venv.sh", "requirements-dev.txt").code == 0
         log = project.log
-        assert "--requirement requirements-dev.txt" in log
+        assert "--require-hashes --requirement requirements-dev.txt" in log
+        assert "--no-deps --no-build-isolation --editable ." in log
         assert project.run("venv.sh", "requirements.txt").code == 0
         assert project.log == log
 
@@ -247,17 +270,91 @@ class TestVenv:
         assert "expected Python 3.11" in result.err
 
 
+class TestRequirements:
+    @pytest.fixture
+    def project(self, project: Project) -> Project:
+        files = (project.root / "requirements.txt", project.root / "requirements-dev.txt")
+        stamp = project.root / ".venv/installed-requirements-dev.txt"
+        stamp.write_text("".join(file.read_text() for file in files))
+        write_program(project.root / ".venv/bin/uv", FAKE_UV)
+        return project
+
+    def change_dependencies(self, project: Project) -> None:
+        path = project.root / "pyproject.toml"
+        text = path.read_text()
+        assert '"torch>=' in text
+        path.write_text(text.replace('"torch>=', '"another",\n    "torch>='))
+
+    def test_check_needs_no_index_and_compiles_nothing(self, project: Project) -> None:
+        assert project.run("requirements.sh", "--check").code == 0
+        assert project.log == ""
+
+    def test_check_names_pins_that_are_stale(self, project: Project) -> None:
+        self.change_dependencies(project)
+        result = project.run("requirements.sh", "--check")
+        assert result.code == 1
+        assert "expected requirements.txt to fit pyproject.toml" in result.err
+        assert "run ./requirements.sh" in result.err
+
+    def test_another_setting_of_the_project_leaves_pins_fresh(self, project: Project) -> None:
+        with (project.root / "pyproject.toml").open("a") as file:
+            file.write("\n[tool.another]\nkey = 1\n")
+        assert project.run("requirements.sh", "--check").code == 0
+
+    def test_renewed_pins_are_fresh(self, project: Project) -> None:
+        self.change_dependencies(project)
+        assert project.run("requirements.sh", "--upgrade").code == 0
+        ships, everything = project.log.splitlines()
+        for option in ("--universal", "--generate-hashes", "--no-emit-index-url", "--upgrade"):
+            assert option in ships
+            assert option in everything
+        assert "--output-file requirements.txt" in ships
+        assert "--output-file requirements-dev.txt --all-extras" in everything
+        assert "--constraint requirements.txt" in everything
+        pins = (project.root / "requirements.txt").read_text().splitlines()
+        assert pins[0].startswith("# Made by ./requirements.sh")
+        assert pins[2:] == ["another==1.0"]
+        stamp = project.root / ".venv/installed-requirements-dev.txt"
+        files = (project.root / "requirements.txt", project.root / "requirements-dev.txt")
+        stamp.write_text("".join(file.read_text() for file in files))
+        assert project.run("requirements.sh", "--check").code == 0
+
+    def test_a_failed_compilation_leaves_the_pins(self, project: Project) -> None:
+        before = (project.root / "requirements.txt").read_text()
+        assert project.run("requirements.sh", FAKE_UV="1").code == 1
+        assert (project.root / "requirements.txt").read_text() == before
+
+
 class TestBuild:
     def test_builds_the_named_image(self, project: Project) -> None:
         assert project.run("build.sh").code == 0
-        assert "docker build --tag acouslic .\n" in project.log
+        told = f"--build-arg VERSION={acouslic.__version__} --build-arg REVISION=unknown"
+        assert f"docker build {told} --tag acouslic .\n" in project.log
         flags = {"IMAGE": "mine", "DOCKER_BUILD_FLAGS": "--network host"}
         assert project.run("build.sh", cwd=Path("/"), **flags).code == 0
-        assert "docker build --network host --tag mine .\n" in project.log
+        assert f"docker build --network host {told} --tag mine .\n" in project.log
+
+    def test_tells_the_image_which_revision_it_holds(self, project: Project) -> None:
+        def git(*arguments: str) -> str:
+            identity = ("-c", "user.name=n", "-c", "user.email=e")
+            command = ["git", *identity, *arguments]
+            done = subprocess.run(command, cwd=project.root, check=True, capture_output=True)
+            return done.stdout.decode().strip()
+
+        git("init", "--quiet")
+        (project.root / ".git/info/exclude").write_text("/log\n")
+        git("add", "--all")
+        git("commit", "--quiet", "--message", "all")
+        revision = git("rev-parse", "HEAD")
+        assert project.run("build.sh").code == 0
+        assert f"--build-arg REVISION={revision} --tag" in project.log
+        (project.root / "acouslic/new.py").write_text("")
+        assert project.run("build.sh").code == 0
+        assert f"--build-arg REVISION={revision}+changes --tag" in project.log
 
     def test_names_the_platform_on_another_one(self, project: Project) -> None:
         assert project.run("build.sh", FAKE_ARCH="arm64").code == 0
-        assert "docker build --platform linux/amd64 --tag" in project.log
+        assert "docker build --platform linux/amd64 --build-arg" in project.log
 
     def test_without_an_engine(self, project: Project) -> None:
         result = project.run("build.sh", FAKE_INFO="1")
