@@ -102,7 +102,7 @@ empty_output() {
 run_locally() {
   (
     ulimit -S -d $((data_limit_gib << 20)) || say "RLIMIT_DATA cannot be set here"
-    .venv/bin/python test/measured.py -- .venv/bin/python inference.py \
+    .venv/bin/python test/tools/measured.py -- .venv/bin/python inference.py \
       --input test/input --output test/output --model "$model"
   )
 }
@@ -122,7 +122,7 @@ run_in_container() {
     --shm-size 64m --tmpfs /tmp \
     --volume "$PWD/test/input:/input:ro" --volume "$PWD/test/output:/output" \
     --volume "$model:/opt/ml/model:ro" \
-    --volume "$PWD/test/measured.py:/measured.py:ro" "${flags[@]+"${flags[@]}"}" \
+    --volume "$PWD/test/tools/measured.py:/measured.py:ro" "${flags[@]+"${flags[@]}"}" \
     --entrypoint python "$image" /measured.py -- "${entrypoint[@]}"
 }
 
@@ -139,7 +139,7 @@ validate() {
   else
     say "test/truth does not know $(basename "$stack"): only the format is checked"
   fi
-  python_tool test/validate_output.py --input test/input --output test/output "${truth[@]+"${truth[@]}"}"
+  python_tool test/tools/validate_output.py --input test/input --output test/output "${truth[@]+"${truth[@]}"}"
 }
 
 parse_arguments "$@"
