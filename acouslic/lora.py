@@ -4,25 +4,31 @@ The trunk's own attention module (see `network.Attention`) makes q, k, v and the
 ordinary Linears, so that each adapter is called, trains and merges.
 """
 
-from dataclasses import dataclass
+# torch and PEFT are imported by the functions alone: the training's command line shows the options
+# in LoraConfig, and its help must not wait for them.
+from __future__ import annotations
 
-import torch
-from open_clip.transformer import VisionTransformer
-from peft import LoraConfig as PeftLoraConfig
-from peft import inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from torch import nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from open_clip.transformer import VisionTransformer
+    from peft.tuners.lora import LoraLayer
+    from torch import nn
 
 TARGETS = ("qkv", "out", "c_fc", "c_proj")
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Rank, scale numerator and dropout; the defaults are those of the reference for FetalCLIP."""
+    """The adapters; the defaults are those of the reference for FetalCLIP."""
 
     rank: int = 8
+    """Rank of each adapter's two matrices."""
     alpha: int = 16
+    """Numerator of an adapter's scale, alpha / rank."""
     dropout: float = 0.1
+    """Share of an adapter's inputs that are dropped in training, 0 to 1."""
 
 
 def add_lora(trunk: nn.Module, config: LoraConfig, targets: tuple[str, ...] = TARGETS) -> None:
@@ -31,6 +37,9 @@ def add_lora(trunk: nn.Module, config: LoraConfig, targets: tuple[str, ...] = TA
     Raises:
         ValueError: no layer's name ends in one of `targets`.
     """
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import inject_adapter_in_model
+
     trunk.requires_grad_(False)
     inject_adapter_in_model(
         PeftLoraConfig(
@@ -46,11 +55,15 @@ def add_lora(trunk: nn.Module, config: LoraConfig, targets: tuple[str, ...] = TA
 
 def lora_layers(trunk: nn.Module) -> dict[str, LoraLayer]:
     """The adapted layers by name; empty without adapters."""
+    from peft.tuners.lora import LoraLayer
+
     return {name: module for name, module in trunk.named_modules() if isinstance(module, LoraLayer)}
 
 
 def merge_lora(trunk: VisionTransformer) -> None:
     """Add each adapter to its base weights, in place, and put the plain Linears back."""
+    import torch
+
     for name, layer in lora_layers(trunk).items():
         parent, _, child = name.rpartition(".")
         with torch.no_grad():
