@@ -7,6 +7,7 @@ still be imported and used.
 
 import inspect
 import logging
+import os
 import signal
 import sys
 import threading
@@ -36,10 +37,12 @@ ROOMS = ("acouslic", "dataset", "phantom", "training", "evaluation", "benchmark"
 EXTRAS = {"tensorboard": "tensorboard"}
 # What a shell reports of a process that SIGINT or SIGTERM ended: 128 and the signal's number.
 INTERRUPTED, TERMINATED = 130, 143
+# Whoever sends SIGTERM often sends SIGKILL some seconds later; 5 s are promised.
+GRACE_S = 4.0
 
 
-class Terminated(SystemExit):
-    """SIGTERM has come; raised wherever the main thread is, so that everything is closed."""
+class Stopped(SystemExit):
+    """SIGINT or SIGTERM has come; raised wherever the main thread is, so that all is closed."""
 
 
 def run(
@@ -66,24 +69,37 @@ def run(
     """
     try:
         options, command = _parse(commands, prog, description, arguments)
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        with _sigterm_raises():
+    except ModuleNotFoundError as error:
+        return _fail(missing_library(error))
+    return call(command, options)
+
+
+def call(command: Command, options: Any) -> int:
+    """Run a command with its options, and turn what goes wrong into one line; see `run`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        with _signals_raise():
             return command(options) or 0
     except AcouslicError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        if not library or library in ROOMS:
-            raise
-        return _fail(missing_library(library))
-    except KeyboardInterrupt:
-        return _fail("interrupted; what is finished is kept", INTERRUPTED)
-    except Terminated:
-        return _fail("terminated; what is finished is kept", TERMINATED)
+        return _fail(missing_library(error))
+    except (KeyboardInterrupt, Stopped) as stop:
+        code = TERMINATED if isinstance(stop, Stopped) and stop.code == TERMINATED else INTERRUPTED
+        word = "terminated" if code == TERMINATED else "interrupted"
+        notes = getattr(stop, "__notes__", ["what is finished is kept"])
+        return _fail("; ".join([word, *notes]), code)
 
 
-def missing_library(library: str) -> str:
-    """What to do where a library cannot be imported, in one line."""
+def missing_library(error: ModuleNotFoundError) -> str:
+    """What to do where a library cannot be imported, in one line.
+
+    Raises:
+        ModuleNotFoundError: it is a module of ours, which is a bug.
+    """
+    library = (error.name or "").partition(".")[0]
+    if not library or library in ROOMS:
+        raise error
     extra = EXTRAS.get(library, "rooms")
     return (
         f"expected the library {library}; found none; run ./venv.sh requirements-dev.txt and "
@@ -133,19 +149,59 @@ def _options_type(command: Command) -> type:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def _signals_raise() -> Iterator[None]:
+    """While the block runs, SIGINT and SIGTERM raise `Stopped`."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread may set what a signal does.
         return
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, _raise_stopped)
+        with _sigterm_ends_all():
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise_stopped(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Stopped(128 + number)
+
+
+@contextmanager
+def _sigterm_ends_all() -> Iterator[None]:
+    """While the block runs, SIGTERM ends the process in GRACE_S, whatever the main thread does.
+
+    Python calls a signal's handler only between two of its own instructions, and a step on a CPU
+    may take a minute in one of them. A thread is told at once, by a byte in a pipe.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    left = threading.Event()
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(reader, left), daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        left.set()
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        watcher.join()
+        os.close(reader)
 
 
-def _raise_terminated(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated(TERMINATED)
+def _watch(reader: int, left: threading.Event) -> None:
+    while byte := os.read(reader, 1):
+        if byte[0] == signal.SIGTERM and not left.wait(GRACE_S):
+            os.write(2, b"error: terminated; what is finished is kept\n")
+            os._exit(TERMINATED)
+
+
+# A forked child has the pipe but not the thread: its own signals must not end its parent.
+os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
 def _fail(line: str, code: int = 1) -> int:

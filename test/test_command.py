@@ -4,6 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +14,7 @@ from typing import Annotated
 import pytest
 
 from acouslic.errors import InputError
-from dataset.command import INLINE, POSITIONAL, Command, run
+from dataset.command import INLINE, POSITIONAL, Command, Stopped, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -123,8 +126,14 @@ def test_a_bug_of_ours_is_not_hidden(error: Exception) -> None:
         failing(error)
 
 
-def script(text: str) -> list[str]:
-    return [sys.executable, "-c", text]
+def test_what_a_stopped_command_has_noted_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    stop = Stopped(143)
+    stop.add_note("epoch 3 is kept")
+    assert failing(stop) == 143
+    assert capsys.readouterr().err == "error: terminated; epoch 3 is kept\n"
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'test'}"}
 
 
 def test_without_tyro_one_line_says_what_to_install() -> None:
@@ -132,33 +141,77 @@ def test_without_tyro_one_line_says_what_to_install() -> None:
         "import sys; sys.modules['tyro'] = sys.modules['tyro.conf'] = None\n"
         "import test_command; sys.exit(test_command.line('rest'))"
     )
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'test'}"}
     done = subprocess.run(
-        script(text), env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", text], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: expected the library tyro;")
     assert done.stderr.count("\n") == 1
 
 
-def test_sigterm_closes_what_is_open_and_exits_with_143() -> None:
+@contextmanager
+def running(body: str) -> Iterator[subprocess.Popen[str]]:
+    """A process whose only command prints "ready" and runs the body, an indented block."""
     text = (
-        "import sys, time\n"
+        "import hashlib, os, signal, sys, time\n"
         "from test_command import Rest, run\n"
-        "def wait(options: Rest) -> None:\n"
-        "    try:\n"
-        "        print('ready', flush=True); time.sleep(60)\n"
-        "    finally:\n"
-        "        print('closed')\n"
-        "sys.exit(run(wait, prog='wait', description='', arguments=[]))"
+        "def command(options: Rest) -> None:\n"
+        "    print('ready', flush=True)\n"
+        f"{body}\n"
+        "sys.exit(run(command, prog='command', description='', arguments=[]))"
     )
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'test'}"}
+    arguments = [sys.executable, "-c", text]
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        script(text), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True
     ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+WAITING = """
+    try:
+        time.sleep(60)
+    finally:
+        print('closed')
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_signal_closes_what_is_open_and_says_so(number: int, code: int, word: str) -> None:
+    with running(WAITING) as process:
+        process.send_signal(number)
+        assert process.wait(timeout=10) == code
+        assert process.stdout is not None and process.stdout.read() == "closed\n"
+        assert process.stderr is not None
+        assert process.stderr.read() == f"error: {word}; what is finished is kept\n"
+
+
+def test_sigterm_ends_a_process_that_is_deep_in_a_computation() -> None:
+    """About a minute in one call that hands no control back to Python."""
+    with running("    hashlib.pbkdf2_hmac('sha256', b'a', b'b', 100_000_000)") as process:
+        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 143
-        assert process.stdout.read() == "closed\n"
+        assert process.wait(timeout=30) == 143
+        assert time.monotonic() - began < 5
+        assert process.stderr is not None
         assert process.stderr.read() == "error: terminated; what is finished is kept\n"
+
+
+FORKING = """
+    if not (child := os.fork()):
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+    os.waitpid(child, 0)
+    time.sleep(5)
+"""
+
+
+def test_a_forked_childs_signals_are_its_own() -> None:
+    with running(FORKING) as process:
+        assert process.wait(timeout=20) == 0
