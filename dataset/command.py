@@ -136,7 +136,8 @@ def _parse(
         prog=prog,
         description=description,
         args=arguments,
-        config=(tyro.conf.PositionalMetavarFromFieldName,),
+        # None is a default that nobody types; a flag that may be None keeps both its forms.
+        config=(tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
     )
     return options, functions[type(options)]
 
