@@ -1,22 +1,34 @@
-"""Going through many cases: several processes, and a word now and then on how far it is."""
+"""Going through many cases or jobs: several processes, and a line now and then on how far it is."""
 
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import TypeVar
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
 
 import cv2
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from dataset.command import call
+
 Item = TypeVar("Item")
 Job = TypeVar("Job")
+# Often enough to be trusted, seldom enough for a log.
 SECONDS_BETWEEN_LINES = 10.0
+# A process that is to end and has not by then is killed; its parent may have no more than 5 s.
+SECONDS_TO_END = 3.0
+GPUS = "CUDA_VISIBLE_DEVICES"
 log = logging.getLogger(__name__)
+# Not forked: SimpleITK, OpenCV and torch have started threads by now.
+_CONTEXT = multiprocessing.get_context("spawn")
 
 
 def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
@@ -24,39 +36,130 @@ def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=label, unit="case")
         return
-    spoke = time.monotonic()
+    told_s = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if done == total or time.monotonic() - spoke > SECONDS_BETWEEN_LINES:
-            spoke = time.monotonic()
+        if done == total or time.monotonic() - told_s > SECONDS_BETWEEN_LINES:
+            told_s = time.monotonic()
             log.info("%s: %d of %d", label, done, total)
 
 
 def in_processes(
     function: Callable[[Job], Item], jobs: Sequence[Job], workers: int | None, label: str
 ) -> Iterator[Item]:
-    """Each job's result as it comes, in no particular order; None workers is one a core.
+    """Go through jobs in several processes. The first error of a job ends the rest.
 
-    `function` and jobs have to be picklable. What it raises ends the rest.
+    Args:
+        function: takes a job; both have to be picklable.
+        jobs: all that is to be done.
+        workers: number of processes; None is one a core. One needs no process of its own.
+        label: what to call the work in progress lines.
+
+    Yields:
+        Each job's result as it comes, in no particular order.
     """
     workers = min(workers or os.cpu_count() or 1, len(jobs))
     if workers <= 1:
         yield from progress(map(function, jobs), len(jobs), label)
         return
-    # Not forked: SimpleITK and OpenCV have started threads by now.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded) as pool:
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, mp_context=_CONTEXT, initializer=_begin_worker) as pool:
         futures = [pool.submit(function, job) for job in jobs]
         try:
             for future in progress(as_completed(futures), len(futures), label):
                 yield future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # Nobody wants what they are at; files appear whole or not at all.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
             raise
 
 
-def _single_threaded() -> None:
+def one_a_gpu(
+    function: Callable[..., object], jobs: Sequence[tuple[Any, ...]], gpus: int
+) -> list[int]:
+    """Run every job in a process that sees one GPU, as many at a time as there are GPUs.
+
+    Args:
+        function: takes a job's entries; both have to be picklable.
+        jobs: all that is to be done, in this order.
+        gpus: number of GPUs that this process sees.
+
+    Returns:
+        The exit code of each job's process, in the order of the jobs.
+    """
+    visible = os.environ.get(GPUS)
+    free = visible.split(",")[:gpus] if visible else [str(gpu) for gpu in range(gpus)]
+    codes = [0] * len(jobs)
+    waiting = list(enumerate(jobs))
+    running: list[tuple[SpawnProcess, int, str]] = []
+    try:
+        while waiting or running:
+            while waiting and free:
+                (number, job), gpu = waiting.pop(0), free.pop(0)
+                running.append((_start_on(gpu, function, job), number, gpu))
+            wait([process.sentinel for process, _, _ in running])
+            for process, number, gpu in [entry for entry in running if not entry[0].is_alive()]:
+                running.remove((process, number, gpu))
+                codes[number] = process.exitcode or 0
+                free.append(gpu)
+    finally:
+        _end([process for process, _, _ in running])
+    return codes
+
+
+def _start_on(gpu: str, function: Callable[..., object], job: tuple[Any, ...]) -> SpawnProcess:
+    """Start a process that sees one GPU and shows no bar, as others write beside it."""
+    before = os.environ.copy()
+    os.environ |= {GPUS: gpu, "TQDM_DISABLE": "1"}
+    try:
+        process = _CONTEXT.Process(target=_run_job, args=(function, job))
+        process.start()
+    finally:
+        os.environ.clear()
+        os.environ |= before
+    return process
+
+
+def _run_job(function: Callable[..., object], job: tuple[Any, ...]) -> None:
+    def command(entries: tuple[Any, ...]) -> None:
+        function(*entries)
+
+    _end_with_parent()
+    raise SystemExit(call(command, job))
+
+
+def _end(processes: Sequence[SpawnProcess]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline_s = time.monotonic() + SECONDS_TO_END
+    for process in processes:
+        process.join(max(0.0, deadline_s - time.monotonic()))
+        process.kill()
+
+
+def _begin_worker() -> None:
+    _end_with_parent()
+    # Ctrl-C reaches every process of a terminal; the parent answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # torch, where a job imports it, asks the environment when it starts.
     os.environ["OMP_NUM_THREADS"] = "1"
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, however that ended.
+
+    A pool's process would otherwise wait for its next job for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
