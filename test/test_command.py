@@ -120,7 +120,7 @@ def test_an_error_that_the_user_can_fix_is_one_line(
     assert text in printed and printed.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), ModuleNotFoundError(name="dataset.chace")])
+@pytest.mark.parametrize("error", [ValueError("a bug"), ModuleNotFoundError(name="dataset.missing")])
 def test_a_bug_of_ours_is_not_hidden(error: Exception) -> None:
     with pytest.raises(type(error)):
         failing(error)
