@@ -520,21 +520,22 @@ class TestExport:
 class TestCi:
     @pytest.fixture
     def project(self, project: Project) -> Project:
-        for script in ("check.sh", "test.sh"):
+        for script in ("check.sh", "test.sh", "recipes/tour.sh"):
             text = f'#!/bin/sh\necho "{script} $*" >>"$LOG"\nexit "${{FAKE_CHECK:-0}}"\n'
             write_program(project.root / script, text)
         return project
 
     def calls(self, project: Project) -> list[str]:
-        return [line for line in project.log.splitlines() if not line.startswith("docker")]
+        lines = [line for line in project.log.splitlines() if not line.startswith("docker")]
+        return ["the tour" if line.startswith("recipes/tour.sh /") else line for line in lines]
 
     def test_checks_then_the_main_job_both_ways(self, project: Project) -> None:
         assert project.run(".ci/run").code == 0
-        assert self.calls(project) == ["check.sh ", "test.sh ", "test.sh --local"]
+        assert self.calls(project) == ["check.sh ", "test.sh ", "test.sh --local", "the tour"]
 
     def test_without_an_engine_once(self, project: Project) -> None:
         assert project.run(".ci/run", FAKE_INFO="1").code == 0
-        assert self.calls(project) == ["check.sh ", "test.sh "]
+        assert self.calls(project) == ["check.sh ", "test.sh ", "the tour"]
 
     def test_a_failed_check_ends_it(self, project: Project) -> None:
         assert project.run(".ci/run", FAKE_CHECK="1").code == 1
@@ -553,4 +554,6 @@ class TestCi:
         assert check == "check.sh "
         assert up.startswith("up pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime torch==2.9.1 torchv")
         # One that works is stopped at the end, one that does not is out of the way before.
-        assert rest == (["test.sh ", "down"] if rig_works else ["down", "test.sh "])
+        assert rest == (
+            ["test.sh ", "the tour", "down"] if rig_works else ["down", "test.sh ", "the tour"]
+        )
