@@ -25,6 +25,8 @@ from acouslic.errors import AcouslicError, InputError
 from dataset.labels import Labels, read_labels
 
 JOBS_FILE = "predictions.json"
+# What `run` writes beside a case's answer: every frame's score.
+SCORES_FILE = "frame_scores.json"
 # What the official tool looks for.
 IMAGE_PATTERNS = ("*.mha", "*.tiff")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 import SimpleITK as sitk
 
@@ -18,18 +17,24 @@ from acouslic.errors import InputError
 from dataset.labels import Labels, read_labels
 from dataset.processes import in_processes
 from dataset.truth import TruthCase, find_truth
-from evaluation import plots
+from evaluation import page, plots, style
+from evaluation.compare import LOWER_IS_BETTER, ZERO_IS_BEST
 from evaluation.intervals import LEVEL_PERCENT
-from evaluation.predictions import PredictionError, find_predictions, read_prediction
+from evaluation.options import ReportOptions
+from evaluation.predictions import (
+    SCORES_FILE,
+    PredictionError,
+    find_predictions,
+    read_prediction,
+)
 from evaluation.score import read_score
 
 REPORT_FILE = "report.html"
-# By this the page is known as ours; it stands in the template.
-GENERATOR = '<meta name="generator" content="acouslic evaluation">'
-SCORES_FILE = "frame_scores.json"
+TEMPLATE = "report.html.j2"
+ROOM = "evaluation"
+# 300 px wide on the page, so half as many again for sharp screens; about 30 kB a picture at 80.
 PICTURE_WIDTH_PX = 440
 JPEG_QUALITY = 80
-PREDICTED_BGR, TRUE_BGR = (60, 120, 255), (190, 210, 40)
 HEADLINES: Mapping[str, str] = {
     "score": "Score",
     "nae_circumference": "Relative error of the AC (NAE)",
@@ -75,24 +80,33 @@ class _Job:
     image_path: Path | None
 
 
-def write_report(
-    scored: Path,
-    output: Path | None = None,
-    *,
-    images: Path | None = None,
-    workers: int | None = None,
-) -> Path:
-    """Write the page and return where it is.
+def write_report(options: ReportOptions) -> Path:
+    """Write the page about a scored run.
 
-    Frames come from the truth's data set, or from `images` (a folder of <uuid>.mha); without them
-    the outlines are drawn on the empty fan.
+    Frames come from the truth's data set, or from `options.images`; without them the outlines are
+    drawn on the empty fan.
+
+    Returns:
+        Where the page is.
 
     Raises:
-        InputError: `scored` is no output of `score`, or what it scored is gone.
+        InputError: `options.scored` is no output of `score`, or what it scored is gone.
+        OutputError: something else is where the page should go.
     """
-    path = output or scored / REPORT_FILE
-    files.refuse_foreign_file(path, GENERATOR, "a report")
-    result = read_score(scored)
+    path = options.output or options.scored / REPORT_FILE
+    files.refuse_foreign_file(path, page.mark(ROOM), "a report")
+    result = read_score(options.scored)
+    jobs = _jobs(result, options.images)
+    views = sorted(
+        in_processes(view_case, jobs, options.workers, "drawn"),
+        key=lambda view: (view.case["score"], view.case["case"]),
+    )
+    files.write_text(path, render(result, views))
+    return path
+
+
+def _jobs(result: Mapping[str, Any], images: Path | None) -> list[_Job]:
+    """What to draw: every scored case with its truth."""
     settings = result["settings"]
     truth = find_truth(Path(settings["truth"]))
     gone = [case["case"] for case in result["cases"] if case["case"] not in truth]
@@ -102,36 +116,26 @@ def write_report(
             found="none any more",
             advice="score again",
         )
-    jobs = [
-        _Job(case, entry, Path(settings["predictions"]), _image_path(entry, images))
-        for case in result["cases"]
-        for entry in [truth[case["case"]]]
-    ]
-    views = sorted(
-        in_processes(view_case, jobs, workers, "drawn"),
-        key=lambda view: (view.case["score"], view.case["case"]),
-    )
-    files.write_text(path, render(result, views))
-    return path
+    jobs = []
+    for case in result["cases"]:
+        entry = truth[case["case"]]
+        image_path = _image_path(entry, images)
+        jobs.append(_Job(case, entry, Path(settings["predictions"]), image_path))
+    return jobs
 
 
 def render(result: Mapping[str, Any], views: Sequence[CaseView]) -> str:
     """The page's HTML; it refers to nothing outside of itself."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evaluation", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = lambda value: f"{value:.{4 if abs(value) < 100 else 1}f}"
     cases = result["cases"]
-    return environment.get_template("report.html.j2").render(
+    return page.render(
+        ROOM,
+        TEMPLATE,
         result=result,
         settings=result["settings"],
         views=views,
         headlines=HEADLINES,
         details=DETAILS,
+        best_at_0=LOWER_IS_BETTER | ZERO_IS_BEST,
         level_percent=LEVEL_PERCENT,
         facts=_facts(cases),
         plots=[
@@ -177,12 +181,12 @@ def _facts(cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 def _pictures(job: _Job, labels: Labels) -> list[Picture]:
     """The chosen frame, and beside it the best annotated one where another should have been."""
     case, frame, pictures = job.case, job.case["frame"], []
-    found = _predicted_mask(job, labels)
+    predicted = _predicted_mask(job, labels)
     if frame is not None and 0 <= frame < labels.n_frames:
         expected = labels.frame(frame)
         what = case["quality"] if expected.any() else "not annotated"
         caption = f"chosen: frame {frame}, sweep {case['sweep']}, {what}"
-        pictures.append(Picture(_draw(job, frame, found, expected), caption))
+        pictures.append(Picture(_draw(job, frame, predicted, expected), caption))
     best = _best_frame(case["runs"])
     if case["wfss"] < 1 and best is not None:
         wanted = labels.frame(best)
@@ -199,16 +203,21 @@ def _best_frame(runs: Sequence[tuple[int, int, str]]) -> int | None:
     return (first + last) // 2
 
 
-def _draw(job: _Job, frame: int, found: np.ndarray, expected: np.ndarray) -> str:
-    height, width = found.shape
+def _draw(job: _Job, frame: int, predicted: np.ndarray, expected: np.ndarray) -> str:
+    """A frame with both outlines, as a data URI; masks are (H, W)."""
+    height, width = predicted.shape
     grey = _read_frame(job.image_path, frame, (height, width))
     scale = PICTURE_WIDTH_PX / width
     size = (PICTURE_WIDTH_PX, round(height * scale))
     picture = cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
-    for mask, colour in ((expected, TRUE_BGR), (found, PREDICTED_BGR)):
+    for mask, colour in (
+        (expected, style.TRUE_ON_BLACK),
+        (predicted, style.PREDICTED_ON_BLACK),
+    ):
+        bgr = style.rgb(colour)[::-1]
         enlarged = cv2.resize((mask != 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(enlarged, cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, contours, -1, colour, 2, cv2.LINE_AA)
+        cv2.drawContours(picture, contours, -1, bgr, 2, cv2.LINE_AA)
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 

@@ -10,6 +10,7 @@ from scipy.special import expit
 
 from acouslic.segment import StackPrediction
 from acouslic.selection import Rule, SelectionConfig, score_frames
+from evaluation.options import RuleName
 
 
 def largest_area(
@@ -38,7 +39,7 @@ def peak_probability(
     return np.asarray(peak * (peak > config.mask_threshold) * tissue)
 
 
-RULES: Mapping[str, Rule] = {
+RULES: Mapping[RuleName, Rule] = {
     "shipped": score_frames,
     "largest-area": largest_area,
     "highest-probability": highest_probability,

@@ -24,11 +24,11 @@ from acouslic.platform_io import write_outputs
 from acouslic.segment import choose_device
 from acouslic.stack import Stack, read_stack
 from dataset.processes import progress
-from evaluation.predictions import PredictionFiles, read_prediction
+from evaluation.options import RunOptions
+from evaluation.predictions import SCORES_FILE, PredictionFiles, read_prediction
 from evaluation.rules import RULES
 
 RUN_FILE = "run.json"
-SCORES_FILE = "frame_scores.json"
 SCORE_DIGITS = 5
 log = logging.getLogger(__name__)
 
@@ -39,22 +39,6 @@ def _owned(folder: Path) -> set[str]:
 
 
 CASE = files.FolderKind("answer", _owned)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to run over what; `cases` names stacks, `limit` takes the first ones, None takes all.
-
-    rule: how the frame is chosen, a name in RULES; any but "shipped" is for comparisons.
-    """
-
-    dataset: Path
-    model: Path
-    output: Path
-    device: str = "auto"
-    limit: int | None = None
-    cases: tuple[str, ...] | None = None
-    rule: str = "shipped"
 
 
 @dataclass
@@ -77,61 +61,63 @@ class Record:
         files.write_json(output / RUN_FILE, vars(self))
 
 
-def run(settings: Settings) -> Record:
+def run(options: RunOptions) -> Record:
     """Run what is not done yet. A case that fails is recorded, and the others go on.
 
     Raises:
         InputError: no stacks, an unknown case, or answers of another bundle in the output.
         BundleError: the bundle is not whole.
     """
-    stacks = find_stacks(settings)
-    bundle = load_bundle(settings.model, choose_device(settings.device))
-    files.refuse_foreign_folder(settings.output, RUN_FILE, "a run")
-    settings.output.mkdir(parents=True, exist_ok=True)
-    with files.claim(settings.output) as is_ours:
+    stacks = find_stacks(options)
+    bundle = load_bundle(options.model, choose_device(options.device))
+    files.refuse_foreign_folder(options.output, RUN_FILE, "a run")
+    options.output.mkdir(parents=True, exist_ok=True)
+    with files.claim(options.output) as is_ours:
         if not is_ours:
             raise OutputError(
-                expected=f"no other run that writes to {settings.output}",
+                expected=f"no other run that writes to {options.output}",
                 found="one that is going on",
                 advice="wait for it, or name another --output",
             )
-        return _run_cases(stacks, bundle, settings)
+        return _run_cases(stacks, bundle, options)
 
 
-def _run_cases(stacks: Sequence[Path], bundle: Bundle, settings: Settings) -> Record:
-    record = _open_record(settings, bundle)
-    waiting = [path for path in stacks if not _is_done(path, settings.output, bundle.id)]
+def _run_cases(stacks: Sequence[Path], bundle: Bundle, options: RunOptions) -> Record:
+    record = _open_record(options, bundle)
+    for path in stacks:
+        files.remove_leftovers(options.output / path.stem)
+    waiting = [path for path in stacks if not _is_done(path, options.output, bundle.id)]
     log.info("%d of %d cases are done already", len(stacks) - len(waiting), len(stacks))
-    record.write(settings.output)
+    record.write(options.output)
     with ThreadPoolExecutor(1) as pool:
         ahead = _ReadAhead(waiting, pool)
         for path in progress(waiting, len(waiting), "run"):
-            _run_case(path.stem, ahead, bundle, settings, record)
-            record.write(settings.output)
+            _run_case(path.stem, ahead, bundle, options, record)
+            record.write(options.output)
     if record.failed:
         log.error("%d cases failed: %s", len(record.failed), ", ".join(record.failed))
     return record
 
 
-def find_stacks(settings: Settings) -> list[Path]:
+def find_stacks(options: RunOptions) -> list[Path]:
     """The stacks to run over, by name.
 
     Raises:
         InputError: there are none, or a named one is not there.
     """
-    folder = settings.dataset / IMAGES
+    folder = options.dataset / IMAGES
     if not folder.is_dir():
-        folder = settings.dataset
+        folder = options.dataset
     paths = {path.stem: path for path in sorted(folder.glob("*.mha"))}
-    unknown = [name for name in settings.cases or () if name not in paths]
+    unknown = [name for name in options.cases or () if name not in paths]
     if unknown or not paths:
         raise InputError(
             expected=f"stacks (.mha) in {folder}",
             found=f"no {unknown[0]}" if unknown else "none",
             advice="give a data set in the training set's layout, or a folder of stacks",
         )
-    names: Sequence[str] = settings.cases or sorted(paths)
-    return [paths[name] for name in names][: settings.limit]
+    names: Sequence[str] = options.cases or sorted(paths)
+    return [paths[name] for name in names][: options.limit]
 
 
 class _ReadAhead:
@@ -159,14 +145,14 @@ class _ReadAhead:
 
 
 def _run_case(
-    name: str, ahead: _ReadAhead, bundle: Bundle, settings: Settings, record: Record
+    name: str, ahead: _ReadAhead, bundle: Bundle, options: RunOptions, record: Record
 ) -> None:
     record.failed.pop(name, None)
     try:
         stack = ahead.take()
         start = time.perf_counter()
-        measurement = measure(stack, bundle, RULES[settings.rule])
-        _write_case(settings.output, stack, measurement, bundle.id)
+        measurement = measure(stack, bundle, RULES[options.rule])
+        _write_case(options.output, stack, measurement, bundle.id)
         record.seconds[name] = round(time.perf_counter() - start, 3)
     # Whatever it is, it is this case's, and the others are not to wait for its cure.
     except Exception as error:
@@ -203,22 +189,22 @@ def _shape_of(path: Path) -> tuple[int, ...]:
     return tuple(reversed(reader.GetSize()))
 
 
-def _open_record(settings: Settings, bundle: Bundle) -> Record:
+def _open_record(options: RunOptions, bundle: Bundle) -> Record:
     record = Record(
         bundle_id=bundle.id,
         simulated=bool(bundle.provenance.get("simulated", False)),
-        dataset=str(settings.dataset.resolve()),
+        dataset=str(options.dataset.resolve()),
         device=str(bundle.device),
-        rule=settings.rule,
+        rule=options.rule,
     )
-    path = settings.output / RUN_FILE
+    path = options.output / RUN_FILE
     if not path.is_file():
         return record
     before: dict[str, Any] = json.loads(path.read_text())
-    if (before["bundle_id"], before["rule"]) != (bundle.id, settings.rule):
+    if (before["bundle_id"], before["rule"]) != (bundle.id, options.rule):
         raise InputError(
-            expected=f"answers of bundle {bundle.id}, {settings.rule} rule, or none",
-            found=f"those of {before['bundle_id']}, {before['rule']} rule, in {settings.output}",
+            expected=f"answers of bundle {bundle.id}, {options.rule} rule, or none",
+            found=f"those of {before['bundle_id']}, {before['rule']} rule, in {options.output}",
             advice="give another --output folder for another bundle or rule",
         )
     record.seconds = before["seconds"]

@@ -20,7 +20,8 @@ from dataset.labels import Labels, read_labels
 from dataset.processes import in_processes
 from dataset.truth import TruthCase, find_truth, read_fan_mask, read_subjects
 from evaluation import metrics
-from evaluation.intervals import LEVEL_PERCENT, RESAMPLES, SEED, mean_intervals
+from evaluation.intervals import LEVEL_PERCENT, RESAMPLES, mean_intervals
+from evaluation.options import ScoreOptions
 from evaluation.predictions import (
     Prediction,
     PredictionError,
@@ -50,20 +51,6 @@ CASE_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a scoring is asked to do; `cases` limits it to those named, None takes all."""
-
-    predictions: Path
-    truth: Path
-    fov_mask: Path | None = None
-    subjects: Path | None = None
-    cases: tuple[str, ...] | None = None
-    allow_missing: bool = False
-    workers: int | None = None
-    seed: int = SEED
-
-
-@dataclass(frozen=True)
 class Job:
     """What a worker needs to score one case; no prediction where it is missing."""
 
@@ -72,33 +59,33 @@ class Job:
     fov_mask: Path | None
 
 
-def score(settings: Settings) -> dict[str, Any]:
+def score(options: ScoreOptions) -> dict[str, Any]:
     """Score all cases; the content of metrics.json.
 
     Raises:
         InputError: truth or predictions cannot be found, or a prediction has no truth.
         PredictionError: predictions are missing or broken, and they are not allowed to be.
     """
-    truth = _only(settings.cases, find_truth(settings.truth), settings.truth)
-    truth = _with_subjects(truth, settings.subjects)
-    found = find_predictions(settings.predictions)
-    if settings.cases is not None:
+    truth = _only(options.cases, find_truth(options.truth), options.truth)
+    truth = _with_subjects(truth, options.subjects)
+    found = find_predictions(options.predictions)
+    if options.cases is not None:
         found = {case: files for case, files in found.items() if case in truth}
     _refuse_surplus(found.keys() - truth.keys())
-    if not settings.allow_missing:
+    if not options.allow_missing:
         _refuse_missing(truth.keys() - found.keys())
-    jobs = [Job(truth[case], found.get(case), settings.fov_mask) for case in sorted(truth)]
-    scored = in_processes(score_case, jobs, settings.workers, "scored")
+    jobs = [Job(truth[case], found.get(case), options.fov_mask) for case in sorted(truth)]
+    scored = in_processes(score_case, jobs, options.workers, "scored")
     cases = sorted(scored, key=lambda case: str(case["case"]))
-    if not settings.allow_missing:
+    if not options.allow_missing:
         _refuse_broken([case for case in cases if case["status"] != "scored"])
     return {
-        **_totals(cases, settings.seed),
+        **_totals(cases, options.seed),
         "cases": cases,
         "warnings": [
             {"case": case["case"], "warning": text} for case in cases for text in case["warnings"]
         ],
-        "settings": _describe(settings, cases),
+        "settings": _describe(options, cases),
     }
 
 
@@ -241,24 +228,24 @@ def _totals(cases: Sequence[Mapping[str, Any]], seed: int) -> dict[str, dict[str
     }
 
 
-def _describe(settings: Settings, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _describe(options: ScoreOptions, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     notes = [
         note
-        for folder in (settings.predictions, settings.truth)
+        for folder in (options.predictions, options.truth)
         for name in PROVENANCE_FILES
         if (note := _read_note(folder / name))
     ]
     return {
-        "predictions": str(settings.predictions.resolve()),
-        "truth": str(settings.truth.resolve()),
-        "fov_mask": None if settings.fov_mask is None else str(settings.fov_mask.resolve()),
+        "predictions": str(options.predictions.resolve()),
+        "truth": str(options.truth.resolve()),
+        "fov_mask": None if options.fov_mask is None else str(options.fov_mask.resolve()),
         "spacing_mm": SPACING_MM,
-        "allow_missing": settings.allow_missing,
+        "allow_missing": options.allow_missing,
         "n_cases": len(cases),
         "n_subjects": len({case["subject_id"] for case in cases}),
-        "bootstrap": {"over": "subjects", "resamples": RESAMPLES, "seed": settings.seed},
+        "bootstrap": {"over": "subjects", "resamples": RESAMPLES, "seed": options.seed},
         "bundle_id": next((note["bundle_id"] for note in notes if "bundle_id" in note), None),
-        "simulated": (settings.truth / SIMULATED).is_file()
+        "simulated": (options.truth / SIMULATED).is_file()
         or any(note.get("simulated") is True for note in notes),
     }
 

@@ -2,10 +2,14 @@
 
 import csv
 import json
+import os
 import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from evaluation.__main__ import main
 from evaluation.intervals import mean_intervals
 from evaluation.metrics import AVERAGED_KEYS, case_metrics
 
+ROOT = Path(__file__).parent.parent
 N_FRAMES = 12
 CASES = ("case-a", "case-b", "case-c")
 SUBJECTS = {"case-a": "s1", "case-b": "s2", "case-c": "s2"}
@@ -27,7 +32,8 @@ AC_COLUMNS = [f"sweep_{sweep}_ac_mm" for sweep in range(1, 7)]
 
 
 def abdomen(shift_px: float = 0) -> np.ndarray:
-    return Ellipse(372 + shift_px, 300, 115, 100, 15).mask(FRAME_SHAPE) & CHALLENGE_FAN.mask()
+    inside = Ellipse(372 + shift_px, 300, 115, 100, 15).mask(FRAME_SHAPE)
+    return np.asarray(inside & CHALLENGE_FAN.mask())
 
 
 def truth_volume() -> np.ndarray:
@@ -53,7 +59,7 @@ def write_answer(folder: Path, frame: object, mask: np.ndarray | None = None) ->
     (folder / "fetal-abdomen-frame-number.json").write_text(json.dumps(frame))
 
 
-def write_circumferences(path: Path, references: dict[str, tuple[float | None, ...]]) -> None:
+def write_circumferences(path: Path, references: Mapping[str, tuple[float | None, ...]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -113,8 +119,9 @@ def score(predictions: Path, truth: Path, output: Path, *more: str) -> int:
     )
 
 
-def metrics_of(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
+def metrics_of(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +207,7 @@ def test_the_platforms_list_of_jobs_gives_the_same_numbers(
     assert metrics_of(tmp_path / "out")["score"] == metrics_of(scored)["score"]
 
 
-def job(key: str, case: str, socket: str) -> dict:
+def job(key: str, case: str, socket: str) -> dict[str, Any]:
     outputs = {
         "fetal-abdomen-segmentation": "images/fetal-abdomen-segmentation",
         "fetal-abdomen-frame-number": "fetal-abdomen-frame-number.json",
@@ -406,7 +413,7 @@ def test_only_the_named_cases_are_scored(answers: Path, dataset: Path, tmp_path:
 def test_labels_read_frame_by_frame_equal_those_read_at_once(
     compressed: bool, kind: type, tmp_path: Path
 ) -> None:
-    volume = truth_volume().astype(kind)
+    volume: np.ndarray = truth_volume().astype(kind)
     volume[11] = np.random.default_rng(0).integers(0, 3, FRAME_SHAPE)
     write_volume(tmp_path / "labels.mha", volume, compressed=compressed)
     labels = read_labels(tmp_path / "labels.mha")
@@ -426,7 +433,9 @@ def test_intervals_are_over_subjects_and_seeded() -> None:
     half_width = (ends[0, 1] - ends[0, 0]) / 2
     assert half_width == pytest.approx(1.96 * values.std() / np.sqrt(200), rel=0.06)
     assert ends[0].mean() == pytest.approx(values.mean(), abs=0.03)
-    assert np.array_equal(ends, mean_intervals(values, alone, seed=1))
+    again = mean_intervals(values, alone, seed=1)
+    assert again is not None
+    assert np.array_equal(ends, again)
     # Every subject seen four times with the same value: no more is known than of 50 cases.
     repeated = np.repeat(values[:50], 4, axis=0)
     clustered = mean_intervals(repeated, [str(k // 4) for k in range(200)], seed=1)
@@ -544,3 +553,18 @@ def test_names_from_files_are_escaped_in_the_report(scored: Path, tmp_path: Path
     result["cases"][0]["warnings"] = ["<script>alert(1)</script>"]
     (tmp_path / "metrics.json").write_text(json.dumps(result))
     assert "<script>alert(1)" not in report(tmp_path, tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("command", ["run", "score", "compare", "report"])
+def test_every_option_has_help_that_needs_neither_torch_nor_plots(command: str) -> None:
+    call = [sys.executable, "-X", "importtime", "-m", "evaluation", command, "--help"]
+    environment = os.environ | {"COLUMNS": "1000"}
+    done = subprocess.run(
+        call, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    options = re.findall(r"^│ (?:--|[A-Z])", done.stdout, re.MULTILINE)
+    told = re.findall(r"\S\. \((?:required|default: .+)\)", done.stdout)
+    assert len(options) == len(told) >= 4
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "tyro" in imported
+    assert not {name.partition(".")[0] for name in imported} & {"torch", "matplotlib"}

@@ -52,7 +52,7 @@ def itk_hausdorff(a: np.ndarray, b: np.ndarray) -> float:
     distance = sitk.HausdorffDistanceImageFilter()
     distance.SetNumberOfThreads(1)
     distance.Execute(itk(a), itk(b))
-    return distance.GetHausdorffDistance()
+    return float(distance.GetHausdorffDistance())
 
 
 def literal_neighbour(truth: np.ndarray, frame: int) -> int | None:

@@ -1,3 +1,5 @@
+"""The rules for choosing the frame, and that the command line offers each of them."""
+
 import numpy as np
 import pytest
 
@@ -19,21 +21,21 @@ def prediction() -> StackPrediction:
     return StackPrediction(np.zeros((6, 3), np.float32), logits)
 
 
-def test_largest_area_looks_at_the_mask_alone():
+def test_largest_area_looks_at_the_mask_alone() -> None:
     scores = largest_area(prediction(), TISSUE, CONFIG)
     assert scores.argmax() == 0
     assert scores[0] == np.float32(25 / 64)
     assert not scores[2:].any()
 
 
-def test_highest_probability_looks_at_how_sure_the_mask_is():
+def test_highest_probability_looks_at_how_sure_the_mask_is() -> None:
     scores = highest_probability(prediction(), TISSUE, CONFIG)
     assert scores.argmax() == 1
     assert np.isclose(scores[0], 1 / (1 + np.exp(-1)), atol=1e-3)
     assert not scores[2:].any()
 
 
-def test_peak_probability_looks_at_the_surest_pixel_alone():
+def test_peak_probability_looks_at_the_surest_pixel_alone() -> None:
     found = prediction()
     found.mask_logits[0, 0, 0] = 7
     scores = peak_probability(found, TISSUE, CONFIG)
@@ -42,7 +44,7 @@ def test_peak_probability_looks_at_the_surest_pixel_alone():
     assert not scores[2:].any()
 
 
-def test_the_command_line_offers_every_rule(capsys: pytest.CaptureFixture[str]):
+def test_the_command_line_offers_every_rule(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["run", "--help"])
     assert "{" + ",".join(RULES) + "}" in capsys.readouterr().out

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from acouslic.bundle import Bundle
 from acouslic.challenge import SPACING_MM
+from acouslic.pipeline import Measurement, measure
+from acouslic.selection import Rule
+from acouslic.stack import Stack
 from evaluation import run as run_module
 from evaluation.__main__ import main
 
@@ -117,9 +121,7 @@ def test_a_failing_case_is_recorded_and_the_others_go_on(
 def test_a_defect_of_ours_in_one_case_does_not_end_the_run(
     dataset: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = run_module.measure
-
-    def fails_once(stack, bundle, rule):  # type: ignore[no-untyped-def]
+    def fails_once(stack: Stack, bundle: Bundle, rule: Rule) -> Measurement:
         if stack.name == "case-a":
             raise ZeroDivisionError("a defect")
         return measure(stack, bundle, rule)

@@ -1,0 +1,85 @@
+"""All that evaluation can be told: the fields are the command line's options, with their help.
+
+No module that is slow to import is needed here, so that help is quick.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dataset.command import POSITIONAL
+from evaluation.intervals import SEED
+
+RuleName = Literal["shipped", "largest-area", "highest-probability", "peak-probability"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to run over what."""
+
+    dataset: Annotated[Path, POSITIONAL]
+    """Data set in the training set's layout, or a folder of stacks (.mha)."""
+    model: Path
+    """Bundle of weights."""
+    output: Path
+    """Folder for the answers, one folder a case; a run that was stopped goes on there."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes; auto takes a GPU where there is one."""
+    limit: int | None = None
+    """Number of cases, the first ones by name; None takes all."""
+    cases: tuple[str, ...] | None = None
+    """Names of the only cases to run, without .mha; None takes all."""
+    rule: RuleName = "shipped"
+    """How the frame is chosen; all but shipped are for comparisons."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What to score against what."""
+
+    predictions: Annotated[Path, POSITIONAL]
+    """Answers: an --output of run, or the platform's evaluation input."""
+    truth: Annotated[Path, POSITIONAL]
+    """Truth: a data set in the training set's layout, or the evaluator's ground truth."""
+    output: Path
+    """Folder for metrics.json and cases.csv."""
+    fov_mask: Path | None = None
+    """Image file of the field of view; None takes the project's own fan."""
+    subjects: Path | None = None
+    """Csv with the columns uuid and subject_id; None takes what the truth says."""
+    cases: tuple[str, ...] | None = None
+    """Names of the only cases to score, without .mha; None takes all."""
+    allow_missing: bool = False
+    """Give a missing or broken answer the worst value of every metric instead of stopping."""
+    workers: int | None = None
+    """Number of processes; None takes one a core."""
+    seed: int = SEED
+    """Seed of the bootstrap that gives the intervals."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Which two scored runs to compare; differences are B minus A."""
+
+    a: Annotated[Path, POSITIONAL]
+    """An --output of score."""
+    b: Annotated[Path, POSITIONAL]
+    """An --output of score, of the same cases."""
+    output: Path | None = None
+    """Folder for comparison.json; None writes nothing."""
+    seed: int = SEED
+    """Seed of the bootstrap that gives the intervals."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Which scored run to report on."""
+
+    scored: Annotated[Path, POSITIONAL]
+    """An --output of score."""
+    output: Path | None = None
+    """The page's file; None writes report.html into that folder."""
+    images: Path | None = None
+    """Folder of the stacks, <uuid>.mha, where the truth has none."""
+    workers: int | None = None
+    """Number of processes; None takes one a core."""
