@@ -21,6 +21,7 @@ SPACING_MM = 0.28
 # Headers hold decimal text; the official files differ from 0.28 by less than this.
 SPACING_TOLERANCE_MM = 1e-3
 SWEEPS = 6
+SWEEP_DIRECTIONS = ("transverse",) * 3 + ("sagittal",) * 3
 FRAMES_PER_SWEEP = 140
 FRAMES = SWEEPS * FRAMES_PER_SWEEP
 
