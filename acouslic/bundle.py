@@ -1,11 +1,13 @@
-"""A bundle: a folder of weights, all that rebuilds their network, and where they come from.
+"""A bundle: a folder of weights, with all that rebuilds their networks and tells their origin.
 
 config.json             the networks' architecture, LoRA, number of members, selection
 trunk.safetensors       what all members share: the base, or the merged trunk of a single member
-member_<k>.safetensors  the rest of member k: adapter, decoder, quality head; several are an ensemble
-provenance.json         data, seed, code version, figures; `simulated`: whether of phantoms
+member_<k>.safetensors  the rest of member k: adapter, decoder, quality head
+provenance.json         data, seed, code version, figures; `simulated` says whether of phantoms
 MODEL_CARD.md           the same for people
-manifest.json           the bundle's name, and the sha256 of each of the others
+manifest.json           the bundle's name, and the SHA-256 of each other file
+
+Several members are an ensemble: their predictions are averaged.
 """
 
 import json
@@ -29,11 +31,14 @@ FORMAT = "acouslic-bundle-1"
 MANIFEST = "manifest.json"
 CONFIG, PROVENANCE, CARD = "config.json", "provenance.json", "MODEL_CARD.md"
 TRUNK = "trunk.safetensors"
+# 48 bits: no two of a million bundles share them, but for one chance in 500.
+ID_DIGITS = 12
 log = logging.getLogger(__name__)
 State = dict[str, torch.Tensor]
 
 
 def _owned(folder: Path) -> set[str]:
+    """The names of a bundle's files in a folder; none where it holds no bundle."""
     try:
         manifest = _read_json(folder, MANIFEST)
         return {MANIFEST, *manifest["sha256"]} if "name" in manifest else set()
@@ -46,15 +51,26 @@ BUNDLE = files.FolderKind("bundle", _owned)
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """What `config.json` holds; `lora` is None where the adapter is merged into the trunk."""
+    """What `config.json` holds."""
 
     network: NetworkConfig
+    """The architecture that all members share."""
     lora: LoraConfig | None
+    """The members' adapters, or None where they are merged into the trunk."""
     members: int
+    """How many networks answer together."""
     selection: SelectionConfig
+    """How a frame is chosen from their prediction."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BundleConfig":
+        """Read what `to_dict` gives.
+
+        Raises:
+            KeyError: a value is missing.
+            TypeError: there is a value that this version does not know.
+            ValueError: the format is of another version.
+        """
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']!r}")
         return cls(
@@ -65,22 +81,38 @@ class BundleConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """All values and the format's version, as plain JSON types."""
         return {"format": FORMAT, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: `members` are in evaluation mode on `device`, their adapters merged."""
+    """A bundle in memory, ready to measure."""
 
     id: str
+    """Its name and the first digits of its manifest's SHA-256."""
     config: BundleConfig
+    """What rebuilt the networks, and how a frame is chosen."""
     members: tuple[AbdomenNet, ...]
+    """The networks, in evaluation mode on `device`, their adapters merged."""
     provenance: dict[str, Any]
+    """Where the weights come from: what `provenance.json` holds."""
     device: torch.device
+    """Where the networks compute."""
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether it was trained on simulated images, and so means nothing for patients."""
+        return bool(self.provenance.get("simulated", False))
 
 
 def choose_bundle(folder: Path, demo: Path) -> Path:
-    """The folder itself, or the demo bundle where it is missing or holds nothing but its README."""
+    """The folder itself, or the demo bundle where the folder is missing or has only a README.
+
+    Args:
+        folder: where the user's bundle is, if there is one.
+        demo: the demo bundle's folder.
+    """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names - {"README.md", ".gitignore", "lost+found"}:
         return folder
@@ -111,10 +143,10 @@ def save_bundle(
         members: networks of one architecture; several have the same base below their adapters.
         name: the first half of the bundle's id.
         selection: how a frame is chosen.
-        lora: the members' adapters, None where they are merged.
+        lora: the members' adapters, or None where they are merged.
         provenance: data, seed, code version, figures; `simulated` says whether of phantoms.
-        card: the same for people, Markdown.
-        dtype: of the weights on disk.
+        card: the same for people, in Markdown.
+        dtype: the type of the weights on disk.
         overwrite: whether an older bundle may be replaced.
 
     Raises:
@@ -141,14 +173,21 @@ def save_bundle(
         files.write_json(partial / MANIFEST, {"name": name, "sha256": hashes})
 
 
-def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
-    """Verify a bundle and rebuild its networks. Nothing is ever unpickled.
+def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> Bundle:
+    """Verify a bundle and rebuild its networks; nothing is ever unpickled.
+
+    Args:
+        folder: the bundle's folder.
+        device: where its networks shall compute, such as "cpu" or "cuda".
+
+    Returns:
+        The bundle, ready to measure.
 
     Raises:
         BundleError: a file is missing or altered, or the weights do not fit the architecture in the
             config.
     """
-    device = torch.device(device)
+    folder, device = Path(folder), torch.device(device)
     manifest = _read_json(folder, MANIFEST)
     _verify(folder, manifest)
     try:
@@ -164,20 +203,20 @@ def load_bundle(folder: Path, device: torch.device | str = "cpu") -> Bundle:
         _rebuild(config, trunk, _load_tensors(folder / _member_file(k)), folder).to(device)
         for k in range(config.members)
     )
-    digest = files.sha256(folder / MANIFEST)[:12]
+    digest = files.sha256(folder / MANIFEST)[:ID_DIGITS]
     provenance = _read_json(folder, PROVENANCE)
     return Bundle(f"{manifest['name']}-{digest}", config, members, provenance, device)
 
 
 def plain_state(network: torch.nn.Module) -> State:
-    """The network's state with the base's tensors under their plain names, adapted or not."""
+    """The network's state, in which an adapted layer's base has the name of a plain layer."""
     return {
         name.replace(".base_layer", ""): tensor for name, tensor in network.state_dict().items()
     }
 
 
 def load_plain_state(network: torch.nn.Module, state: State) -> None:
-    """The inverse of `plain_state`.
+    """Load what `plain_state` gives into a network, adapted or not.
 
     Raises:
         RuntimeError: names or shapes differ.
@@ -193,6 +232,7 @@ def load_plain_state(network: torch.nn.Module, state: State) -> None:
 
 
 def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> AbdomenNet:
+    """One member, from the trunk that all share and its own tensors, its adapter merged."""
     try:
         network = AbdomenNet(config.network)
         if config.lora is not None:
@@ -210,16 +250,17 @@ def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> Ab
 
 
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:
+    """Check that every file is there, as the manifest has it, and that the manifest has all."""
     advice = "copy the bundle again, whole; never edit its files"
     for name, expected in manifest.get("sha256", {}).items():
         path = folder / name
         if not path.is_file():
             raise BundleError(expected=f"{name} in {folder}", found="no such file", advice=advice)
-        found = files.sha256(path)
-        if found != expected:
+        digest = files.sha256(path)
+        if digest != expected:
             raise BundleError(
-                expected=f"{path} with sha256 {expected[:12]}...",
-                found=f"{found[:12]}...",
+                expected=f"{path} with sha256 {expected[:ID_DIGITS]}...",
+                found=f"{digest[:ID_DIGITS]}...",
                 advice=advice,
             )
     for name in (CONFIG, PROVENANCE, TRUNK, _member_file(0)):
@@ -232,6 +273,7 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _is_shared(key: str) -> bool:
+    """Whether a tensor belongs to the base, which all members share."""
     return key.startswith("trunk.") and ".lora_" not in key
 
 
@@ -240,6 +282,7 @@ def _member_file(k: int) -> str:
 
 
 def _cast(state: State, dtype: torch.dtype) -> State:
+    """A state on the CPU whose floating-point tensors are of one type."""
     return {
         key: tensor.detach()
         .cpu()
@@ -250,6 +293,7 @@ def _cast(state: State, dtype: torch.dtype) -> State:
 
 
 def _load_tensors(path: Path) -> State:
+    """A file's tensors; those of floating point as float32."""
     try:
         return {
             key: tensor.float() if tensor.is_floating_point() else tensor
@@ -262,6 +306,7 @@ def _load_tensors(path: Path) -> State:
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    """The object in a bundle's JSON file."""
     path = folder / name
     try:
         values = json.loads(path.read_text())

@@ -1,26 +1,33 @@
-"""Errors a user can meet: one line says what was expected, what was found and what to do."""
+"""Errors the user can fix: one line says what was expected, what was found and what to do."""
 
 from functools import partial
 
 
 class AcouslicError(Exception):
-    """Base of the errors that are the user's to mend; anything else is a defect of ours."""
+    """Errors the user can fix. Any other exception is a bug."""
 
     def __init__(self, *, expected: str, found: str, advice: str) -> None:
+        """Make the error's one line.
+
+        Args:
+            expected: what should have been there.
+            found: what was there instead.
+            advice: what the user can do about it.
+        """
         super().__init__(f"expected {expected}; found {found}; {advice}".replace("\n", " "))
-        self._parts = {"expected": expected, "found": found, "advice": advice}
+        self._texts = {"expected": expected, "found": found, "advice": advice}
 
     def __reduce__(self) -> tuple[object, tuple[()]]:
-        """Processes hand errors to one another, and an exception's default way drops keywords."""
-        return partial(type(self), **self._parts), ()
+        """Let processes hand the error to one another: Exception's own way drops keywords."""
+        return partial(type(self), **self._texts), ()
 
 
 class InputError(AcouslicError):
-    """The input folder or its stack is not what the challenge gives."""
+    """The input is not what the challenge gives, or an option asks for what is not there."""
 
 
 class OutputError(AcouslicError):
-    """The results cannot be written."""
+    """The results cannot be written, or would replace what is not ours."""
 
 
 class BundleError(AcouslicError):

@@ -36,6 +36,13 @@ class Measurement:
     seconds: dict[str, float]
     """Wall time by stage."""
 
+    def __str__(self) -> str:
+        """The answer in one line for people."""
+        return (
+            f"frame {self.frame} of sweep {self.sweep}, AC {self.ac_mm:.1f} mm, "
+            f"confidence {self.confidence:.2f}"
+        )
+
 
 def measure(stack: Stack, bundle: Bundle, rule: Rule = score_frames) -> Measurement:
     """Choose the frame of a stack, outline the abdomen on it and measure its circumference.
@@ -44,6 +51,9 @@ def measure(stack: Stack, bundle: Bundle, rule: Rule = score_frames) -> Measurem
         stack: the case.
         bundle: the weights.
         rule: how frames are scored; another one than the default is for comparisons.
+
+    Returns:
+        The answer; there always is one, and its confidence has to be read.
     """
     config = bundle.config.selection
     clock = _Clock()
@@ -70,10 +80,13 @@ def measure(stack: Stack, bundle: Bundle, rule: Rule = score_frames) -> Measurem
 
 @dataclass
 class _Clock:
+    """Measures how long stages take."""
+
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Measure the block as the stage of this name."""
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The platform's side: which file is the input; the output's files, all whole or none there."""
+"""The platform's side: the one input file, and the output's files, written all or none."""
 
 import tempfile
 from pathlib import Path
@@ -23,6 +23,9 @@ from acouslic.stack import Stack
 def find_input(input_dir: Path) -> Path:
     """The one stack below the input folder.
 
+    Args:
+        input_dir: the folder that holds the challenge's `images/`.
+
     Raises:
         InputError: there is none, or several.
     """
@@ -38,18 +41,27 @@ def find_input(input_dir: Path) -> Path:
     return paths[0]
 
 
-def prepare_output(output_dir: Path) -> None:
-    """Find out before the work, not after it, whether results can be written.
+def require_writable(folder: Path) -> None:
+    """Make a folder where there is none, and find out before the work whether files can go there.
 
     Raises:
         OutputError: they cannot.
     """
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _unwritable(output_dir, error) from error
+        raise unwritable(folder, error) from error
+
+
+def prepare_output(output_dir: Path) -> None:
+    """Find out before the work whether the platform's output can be written.
+
+    Raises:
+        OutputError: it cannot, or another mask lies there.
+    """
+    require_writable(output_dir)
     folder = output_dir / MASK_FOLDER
     strangers = [path.name for path in folder.glob("*") if path.name != MASK_FILE.name]
     if strangers:
@@ -63,6 +75,12 @@ def prepare_output(output_dir: Path) -> None:
 def write_outputs(output_dir: Path, stack: Stack, measurement: Measurement, bundle_id: str) -> None:
     """Write the mask volume, the frame number and the measurement, all of them or none.
 
+    Args:
+        output_dir: the folder that gets the three files, see `challenge`.
+        stack: what was measured; the mask has its shape and geometry.
+        measurement: the answer.
+        bundle_id: the weights that gave it.
+
     Raises:
         OutputError: the folder cannot be written.
     """
@@ -73,11 +91,11 @@ def write_outputs(output_dir: Path, stack: Stack, measurement: Measurement, bund
             files.write_json(partial / CIRCUMFERENCE_FILE, described)
             files.write_json(partial / FRAME_FILE, measurement.frame)
     except OSError as error:
-        raise _unwritable(output_dir, error) from error
+        raise unwritable(output_dir, error) from error
 
 
 def describe(stack: Stack, measurement: Measurement, bundle_id: str) -> dict[str, Any]:
-    """The measurement in plain JSON types."""
+    """A measurement in plain JSON types, lengths in mm and places in pixels of the frame."""
     ellipse, spacing_mm = measurement.ellipse, stack.geometry.spacing_mm[0]
     return {
         "ac_mm": measurement.ac_mm,
@@ -96,15 +114,18 @@ def describe(stack: Stack, measurement: Measurement, bundle_id: str) -> dict[str
 
 
 def _write_mask(path: Path, stack: Stack, measurement: Measurement) -> None:
+    """Write a volume of the stack's shape that is filled on the chosen frame only."""
     empty = np.zeros(stack.frames.shape[1:], np.uint8)
     frames = range(len(stack.frames))
     masks = (measurement.mask if frame == measurement.frame else empty for frame in frames)
     write_frames(path, masks, stack.geometry)
 
 
-def _unwritable(output_dir: Path, error: Exception) -> OutputError:
+def unwritable(folder: Path, error: OSError) -> OutputError:
+    """What to tell the user when the system refuses to write into a folder."""
     return OutputError(
-        expected=f"a folder {output_dir} that can be written",
+        expected=f"a folder {folder} that can be written",
         found=str(error).strip().splitlines()[-1],
+        # A mask has 1.5 MB, a preview less than 1 MB: 10 MB is ample.
         advice="let the user that runs this own it, and leave 10 MB free",
     )

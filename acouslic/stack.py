@@ -1,4 +1,4 @@
-"""Reading one stack: the header is checked before a pixel is read.
+"""Reading a stack: its header is checked before a pixel is read.
 
 Arrays are (frame, row, column) = (T, H, W) uint8; geometry keeps the file's own (x, y, z) order.
 """
@@ -25,19 +25,23 @@ from acouslic.metaimage import Geometry, read_header
 
 @dataclass(frozen=True)
 class Stack:
-    """One case: `frames` (T, H, W) uint8, six sweeps behind each other; `name`: the file's stem."""
+    """One case: six sweeps of frames behind each other."""
 
     name: str
+    """The file's name without its extension."""
     frames: np.ndarray
+    """(T, H, W) uint8 grey levels; T is a multiple of six."""
     geometry: Geometry
+    """Where the stack lies in space, as its file says."""
 
     @property
     def frames_per_sweep(self) -> int:
+        """The length of each sweep, its black frames included."""
         return len(self.frames) // SWEEPS
 
     @cached_property
     def tissue(self) -> np.ndarray:
-        """Which frames show anything, (T,) bool: the padding behind a sweep is black."""
+        """Which frames show anything, (T,) bool; the padding behind a sweep is black."""
         return np.asarray(self.frames.any(axis=(1, 2)))
 
     def sweep_of(self, frame: int) -> int:
@@ -51,18 +55,60 @@ def sweep_slices(n_frames: int) -> tuple[slice, ...]:
     return tuple(slice(start, start + length) for start in range(0, SWEEPS * length, length))
 
 
-def read_stack(path: Path) -> Stack:
+def find_stacks(path: Path) -> list[Path]:
+    """The stacks that a path names: the file itself, or every .mha of a folder, sorted by name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(
+            expected="a stack (.mha) or a folder of stacks",
+            found=f"no {path}",
+            advice="check the path",
+        )
+    # A file whose name begins with a dot is no stack: macOS leaves such ones beside the real ones.
+    stacks = sorted(path.glob("[!.]*.mha"))
+    if not stacks:
+        raise InputError(
+            expected=f"stacks (.mha) in {path}",
+            found="none",
+            advice="name the folder that has them",
+        )
+    return stacks
+
+
+def check_header(path: Path) -> tuple[int, int, int]:
+    """Check, by its header and its length, that a file is a stack as the challenge gives it.
+
+    Returns:
+        The stack's shape (T, H, W).
+
+    Raises:
+        InputError: it is no such stack, or was cut short.
+    """
+    columns, rows, n_frames = _checked_reader(path).GetSize()
+    return n_frames, rows, columns
+
+
+def read_stack(path: Path | str) -> Stack:
     """Read a stack as the challenge gives it.
 
     Any number of frames that is a multiple of six is taken; the challenge's own is 840.
 
+    Args:
+        path: the .mha file.
+
+    Returns:
+        The stack, with (T, 562, 744) uint8 frames of which at least one shows something.
+
     Raises:
         InputError: the file is no such stack, is damaged, or shows nothing at all.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    _check_header(reader, path)
-    _check_length(path, math.prod(reader.GetSize()))
+    path = Path(path)
+    reader = _checked_reader(path)
     try:
         image = reader.Execute()
     except RuntimeError as error:
@@ -82,7 +128,10 @@ def read_stack(path: Path) -> Stack:
     return stack
 
 
-def _check_header(reader: sitk.ImageFileReader, path: Path) -> None:
+def _checked_reader(path: Path) -> sitk.ImageFileReader:
+    """A reader that holds the file's header, which fits the challenge, and no pixels yet."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -128,15 +177,18 @@ def _check_header(reader: sitk.ImageFileReader, path: Path) -> None:
         found=f"{spacing[0]:g} x {spacing[1]:g} mm (1 x 1 is also read where the header has none)",
         advice="write the probe's spacing into the header, as millimetres are measured with it",
     )
+    _check_length(path, math.prod(size))
+    return reader
 
 
 def _require(holds: bool, path: Path, *, expected: str, found: str, advice: str) -> None:
+    """Refuse the file unless the condition holds."""
     if not holds:
         raise InputError(expected=expected, found=f"{found} in {path.name}", advice=advice)
 
 
 def _check_length(path: Path, n_pixels: int) -> None:
-    """ITK reports a short file too, but in several lines on stderr that cannot be turned off."""
+    """Refuse a file that was cut short, for which ITK has several lines on stderr."""
     header = read_header(path)
     if header is None:
         return  # the pixels lie in a file of their own, or another format looks after itself

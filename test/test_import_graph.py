@@ -73,16 +73,25 @@ def imported_names(tree: ast.AST, module: str, *, is_package: bool) -> set[str]:
     return names
 
 
+class WithoutTypeChecking(ast.NodeTransformer):
+    """Leaves out what is imported for the type checker alone."""
+
+    def visit_If(self, node: ast.If) -> ast.If | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+
 @cache
-def imports_of(path: Path) -> frozenset[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def imports_of(path: Path, *, when_run: bool = False) -> frozenset[str]:
+    tree: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
+    if when_run:
+        tree = WithoutTypeChecking().visit(tree)
     is_package = path.name == "__init__.py"
     return frozenset(imported_names(tree, module_name(path), is_package=is_package))
 
 
 @cache
 def graph(part: str) -> dict[str, frozenset[str]]:
-    return {module_name(path): imports_of(path) for path in source_files(part)}
+    return {module_name(path): imports_of(path, when_run=True) for path in source_files(part)}
 
 
 def reachable(start: str, edges: dict[str, frozenset[str]]) -> set[str]:
@@ -198,5 +207,8 @@ def test_relative_and_submodule_imports_are_seen() -> None:
         "acouslic.stack",
         "torch",
     }
+    tree = ast.parse("if TYPE_CHECKING:\n    import torch\nif x:\n    import numpy")
+    run = WithoutTypeChecking().visit(tree)
+    assert imported_names(run, "acouslic", is_package=True) == {"numpy"}
     edges = {"a": frozenset({"b.c"}), "b": frozenset({"torch"}), "b.c": frozenset[str]()}
     assert reachable("a", edges) == {"a", "b", "b.c", "torch"}

@@ -3,19 +3,30 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import acouslic
+import inference
+from acouslic.errors import OutputError
+
 ROOT = Path(__file__).parents[1]
 
 
-def run(tmp_path: Path, input_dir: Path, model: Path, **kwargs) -> subprocess.CompletedProcess[str]:
+def run(
+    tmp_path: Path,
+    input_dir: Path,
+    model: Path,
+    *more: str,
+    environment: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "inference.py"), "--input", str(input_dir)]
     command += ["--output", str(tmp_path / "output"), "--model", str(model), "--device", "cpu"]
     return subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, **kwargs
+        [*command, *more], cwd=tmp_path, capture_output=True, text=True, env=environment
     )
 
 
@@ -23,7 +34,9 @@ def written(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_a_stack_goes_in_and_three_files_come_out(tmp_path, write_stack, frames, tiny_bundle):
+def test_a_stack_goes_in_and_three_files_come_out(
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
+) -> None:
     done = run(tmp_path, write_stack(frames), tiny_bundle)
     assert done.returncode == 0, done.stderr
     assert len(written(tmp_path / "output")) == 3
@@ -32,7 +45,13 @@ def test_a_stack_goes_in_and_three_files_come_out(tmp_path, write_stack, frames,
 
 
 @pytest.mark.parametrize("defect", ["no file", "several files", "all black", "cut short"])
-def test_wrong_input_is_one_line_and_no_output(tmp_path, write_stack, frames, tiny_bundle, defect):
+def test_wrong_input_is_one_line_and_no_output(
+    tmp_path: Path,
+    write_stack: Callable[..., Path],
+    frames: np.ndarray,
+    tiny_bundle: Path,
+    defect: str,
+) -> None:
     folder = write_stack(np.zeros_like(frames) if defect == "all black" else frames)
     path = next(folder.rglob("*.mha"))
     if defect == "no file":
@@ -49,7 +68,9 @@ def test_wrong_input_is_one_line_and_no_output(tmp_path, write_stack, frames, ti
     assert written(tmp_path / "output") == []
 
 
-def test_a_damaged_bundle_is_one_line_and_no_output(tmp_path, write_stack, frames, tiny_bundle):
+def test_a_damaged_bundle_is_one_line_and_no_output(
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
+) -> None:
     (tiny_bundle / "trunk.safetensors").write_bytes(b"x")
     done = run(tmp_path, write_stack(frames), tiny_bundle)
     assert done.returncode == 1
@@ -59,8 +80,8 @@ def test_a_damaged_bundle_is_one_line_and_no_output(tmp_path, write_stack, frame
 
 
 def test_an_output_folder_that_cannot_be_written_is_one_line(
-    tmp_path, write_stack, frames, tiny_bundle
-):
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
+) -> None:
     (tmp_path / "output").touch()
     done = run(tmp_path, write_stack(frames), tiny_bundle)
     assert done.returncode == 1
@@ -68,6 +89,47 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_it_runs_where_home_cannot_be_written(tmp_path, write_stack, frames, tiny_bundle):
+def test_it_runs_where_home_cannot_be_written(
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
+) -> None:
     environment = os.environ | {"HOME": "/nonexistent"}
-    assert run(tmp_path, write_stack(frames), tiny_bundle, env=environment).returncode == 0
+    assert run(tmp_path, write_stack(frames), tiny_bundle, environment=environment).returncode == 0
+
+
+def test_a_preview_is_written_beside_the_output(
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
+) -> None:
+    path = tmp_path / "pictures" / "preview.png"
+    done = run(tmp_path, write_stack(frames), tiny_bundle, "--preview", str(path))
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert len(written(tmp_path / "output")) == 3
+    inference.prepare_preview(path, tmp_path / "output")  # an older preview may be replaced
+
+
+def test_a_preview_goes_never_into_the_output_and_replaces_no_strangers_file(
+    tmp_path: Path,
+) -> None:
+    inside = tmp_path / "output" / "images" / ".." / "preview.png"
+    with pytest.raises(OutputError, match="a --preview outside --output"):
+        inference.prepare_preview(inside, tmp_path / "output")
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"\x89PNG of somebody else")
+    with pytest.raises(OutputError, match="never deleted"):
+        inference.prepare_preview(picture, tmp_path / "output")
+    with pytest.raises(OutputError, match="can be written"):
+        inference.prepare_preview(picture / "preview.png", tmp_path / "output")
+    assert written(tmp_path) == [picture]
+
+
+def test_a_wrong_input_is_told_before_any_weights_are_loaded(tmp_path: Path) -> None:
+    done = run(tmp_path, tmp_path / "absent", tmp_path / "no bundle")
+    assert done.returncode == 1
+    assert "one .mha file" in done.stderr
+    assert "bundle" not in done.stdout + done.stderr
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    environment = os.environ | {"ACOUSLIC_REVISION": "0123abcd"}
+    done = run(tmp_path, tmp_path, tmp_path, "--version", environment=environment)
+    assert done.stdout == f"acouslic {acouslic.__version__} (revision 0123abcd)\n"

@@ -1,0 +1,89 @@
+"""What the commands share: options, errors in one line, exit codes, the bundle that answers.
+
+Nothing that takes seconds to import is imported here before it is needed: `--help` answers at once.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acouslic.errors import AcouslicError
+from acouslic.version import version_line
+
+if TYPE_CHECKING:
+    from acouslic.bundle import Bundle
+
+# A wheel has no such folder: it holds this package alone.
+DEMO_BUNDLE = Path(__file__).resolve().parents[1] / "resources" / "demo"
+# What a shell says of a process that Ctrl-C ended: 128 and the signal's number, 2.
+INTERRUPTED = 130
+log = logging.getLogger(__name__)
+
+
+def add_shared_options(parser: argparse.ArgumentParser) -> None:
+    """Add --device and --version."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the network runs; auto: a GPU where there is one, else the CPU (default: auto)",
+    )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print version and git revision, and exit"
+    )
+
+
+class _Version(argparse.Action):
+    """Looks the revision up only when it is asked for, which takes a run of git."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_values: object) -> None:
+        print(version_line())
+        parser.exit()
+
+
+def exit_code(run: Callable[[], object]) -> int:
+    """Run a command; an error that the user can fix becomes one line on stderr.
+
+    Returns:
+        0, or 1 after an error, or 130 after Ctrl-C.
+    """
+    try:
+        run()
+    except AcouslicError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in ("", "acouslic"):
+            raise
+        print(
+            f"error: expected the library {library}; found none; install acouslic again, with all "
+            "that it depends on",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "error: interrupted; nothing is half written; give the same command to go on",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    return 0
+
+
+def load(model: Path, device_name: str) -> "Bundle":
+    """Load the bundle in a folder onto the device of a name, and say so.
+
+    Raises:
+        BundleError: the bundle is not whole.
+        InputError: there is no such device.
+    """
+    from acouslic.bundle import load_bundle
+    from acouslic.segment import choose_device
+
+    bundle = load_bundle(model, choose_device(device_name))
+    log.info("bundle %s on %s", bundle.id, bundle.device)
+    return bundle
