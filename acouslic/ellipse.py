@@ -14,9 +14,11 @@ import numpy as np
 # The evaluator pads by this much before it fits. It shifts the points that cv2.fitEllipse sees, and
 # so the last digits of what it returns: kept, although nothing else here needs the room.
 _EVALUATOR_PADDING_PX = 200
+# The evaluator widens the fan's outline by so many pixels, and drops what the mask has there.
 _FAN_DILATIONS = 3
 # Room around a cropped mask, so that no contour meets the crop's edge.
 _MARGIN_PX = 2
+# The evaluator fits nothing to so few points; five would be enough for cv2.fitEllipse.
 _MOST_POINTS_WITHOUT_FIT = 5
 
 
@@ -30,21 +32,28 @@ def ramanujan(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ellipse:
-    """An ellipse in a frame; `angle_deg` turns the major axis from +x towards +y, in [0, 180)."""
+    """An ellipse in a frame."""
 
     centre_x_px: float
+    """Column of the centre."""
     centre_y_px: float
+    """Row of the centre."""
     semi_major_px: float
+    """Half of the longer axis."""
     semi_minor_px: float
+    """Half of the shorter axis."""
     angle_deg: float
+    """Angle of the longer axis, from +x towards +y, in [0, 180)."""
 
     @classmethod
     def from_opencv(
         cls, box: tuple[Sequence[float], Sequence[float], float], shift_px: float = 0.0
     ) -> "Ellipse":
-        """From what `cv2.fitEllipse` gives: FULL axes, and the angle of the one it calls width.
+        """Read what `cv2.fitEllipse` gives: FULL axes, and the angle of the one it calls width.
 
-        shift_px: taken off the centre, for points that were found in a padded frame.
+        Args:
+            box: (centre, axes, angle in degrees).
+            shift_px: taken off both coordinates of the centre, where the frame was padded.
         """
         (x, y), (width, height), angle_deg = box
         major_angle_deg = angle_deg if width >= height else angle_deg + 90.0
@@ -58,7 +67,7 @@ class Ellipse:
 
     @property
     def circumference_px(self) -> float:
-        """Its perimeter."""
+        """The perimeter."""
         return float(ramanujan(np.array(self.semi_major_px), np.array(self.semi_minor_px)))
 
     def mask(self, shape: tuple[int, int]) -> np.ndarray:
@@ -79,10 +88,12 @@ def fit_ellipse(mask: np.ndarray, fan_mask: np.ndarray) -> Ellipse | None:
     """Fit an ellipse to the part of a mask's outline that the fan does not cut off.
 
     The procedure is the challenge evaluator's, to the last digit, on a crop instead of the whole
-    padded frame. Its peculiarities, all kept: outlines of holes and of further components are drawn
-    too; outline points within 3 px of the fan's own outline are dropped; of the pieces that remain
-    only the one enclosing the largest area counts, and an open arc encloses next to nothing, so
-    that a mask cut in two places is fitted to one of its arcs; at most 5 points give no ellipse.
+    padded frame. Its peculiarities are all kept:
+    - Outlines of holes and of further components are drawn too.
+    - Outline points within 3 px of the fan's own outline are dropped.
+    - Of the pieces that remain only the one that encloses the largest area counts. An open arc
+      encloses next to nothing, so a mask that is cut in two places is fitted to one of its arcs.
+    - Five points or fewer give no ellipse.
 
     Args:
         mask: (H, W), non-zero where the abdomen is.
@@ -108,12 +119,15 @@ def fit_ellipse(mask: np.ndarray, fan_mask: np.ndarray) -> Ellipse | None:
 
 
 def circumference_mm(mask: np.ndarray, fan_mask: np.ndarray, spacing_mm: float) -> float | None:
-    """The AC of a mask in mm as the evaluator measures it, or None where it finds no ellipse.
+    """Measure the AC of a mask as the evaluator does.
 
     Args:
         mask: (H, W), non-zero where the abdomen is.
         fan_mask: (H, W), non-zero inside the field of view.
         spacing_mm: side of the square pixels.
+
+    Returns:
+        The AC in mm, or None where the evaluator finds no ellipse.
     """
     ellipse = fit_ellipse(mask, fan_mask)
     return None if ellipse is None else ellipse.circumference_px * spacing_mm
@@ -149,7 +163,7 @@ def _outlines(image: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _fan_edge(shape: tuple[int, int], fan_bytes: bytes) -> np.ndarray:
-    """The fan's outline widened by 3 px, uint8, with `_MARGIN_PX` around the frame."""
+    """The fan's outline, widened by 3 px: uint8, with `_MARGIN_PX` around the frame."""
     fan = np.frombuffer(fan_bytes, dtype=np.uint8).reshape(shape)
     room_px = _FAN_DILATIONS + _MARGIN_PX
     edge = cv2.dilate(

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and whose they are.
+"""Files and folders that appear whole or not at all, and that replace only what is ours.
 
 What is being written lies in a hidden folder beside its place, `.NAME.TOKEN.partial`, which its
 process holds locked. It is moved into place when it is whole and on the disk. A process that is
@@ -29,7 +29,9 @@ _AT_FDCWD = -100  # fcntl.h
 _PARTIAL, _ASIDE = ".partial", ".aside"
 # What a set of files is called while it is being written.
 _SET = "files"
-_LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{8}}(?:{_PARTIAL}|{_ASIDE})")
+# Random bytes in a TOKEN: two processes that write one NAME at a time hardly draw the same.
+_TOKEN_BYTES = 4
+_LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}(?:{_PARTIAL}|{_ASIDE})")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -45,6 +47,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write strict JSON, whole or not at all.
+
+    Args:
+        path: the file.
+        value: dicts, lists, texts, numbers, None.
+        indent: spaces a level, or None for one line.
 
     Raises:
         ValueError: a number is not finite, which JSON cannot hold.
@@ -97,7 +104,7 @@ def new_files(folder: Path, paths: Sequence[Path]) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class FolderKind:
-    """How a kind of folder of ours is told from a stranger's."""
+    """How one recognises a kind of folder that this project writes."""
 
     name: str
     """What people call it, such as "bundle"."""
@@ -108,8 +115,13 @@ class FolderKind:
 def refuse_stranger(folder: Path, kind: FolderKind, *, overwrite: bool) -> None:
     """Make sure that a new folder may take the place of what is there now.
 
-    It may where nothing is there, or nothing but KEPT_NAMES; and where a folder of this kind is
-    there that holds nothing else, if `overwrite` says so.
+    It may where nothing is there, or nothing but KEPT_NAMES. It also may where a folder of this
+    kind is there that holds nothing else, if `overwrite` says so.
+
+    Args:
+        folder: the place.
+        kind: what the new folder is.
+        overwrite: whether an older folder of this kind may be replaced.
 
     Raises:
         OutputError: something is there that must not be deleted.
@@ -179,8 +191,13 @@ def refuse_foreign_file(path: Path, mark: str, what: str) -> None:
 def new_folder(folder: Path, kind: FolderKind, *, overwrite: bool) -> Iterator[Path]:
     """Give a folder to fill; it takes its place when the block ends without an error.
 
-    At no moment is there neither the old folder nor the new one. KEPT_NAMES move over from the old
+    At every moment either the old folder or the new one is there. KEPT_NAMES move over from the old
     folder, unless the new one has its own.
+
+    Args:
+        folder: the place.
+        kind: what the new folder is.
+        overwrite: whether an older folder of this kind may be replaced.
 
     Raises:
         OutputError: see `refuse_stranger`.
@@ -200,16 +217,20 @@ def new_folder(folder: Path, kind: FolderKind, *, overwrite: bool) -> Iterator[P
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Move a whole folder into place; the old one there, if any, then lies where the new one was.
+    """Move a whole folder into place; an old one there then lies where the new one was.
 
-    Both have to lie on one file system. What is there is not asked whose it is: `new_folder` does.
+    This replaces whatever folder is there: `new_folder` checks first whose it is.
+
+    Args:
+        new: the whole folder, on the same file system.
+        folder: its place.
     """
     if not folder.exists():
         new.rename(folder)
     elif not _exchange(new, folder):
         # Not one step, but a kill between the two leaves the old folder aside; it is put back by
         # `remove_leftovers`.
-        aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{_ASIDE}")
+        aside = folder.with_name(f".{folder.name}.{secrets.token_hex(_TOKEN_BYTES)}{_ASIDE}")
         folder.rename(aside)
         new.rename(folder)
         aside.rename(new)
@@ -230,9 +251,12 @@ def remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def claim(folder: Path) -> Iterator[bool]:
-    """Try to hold the only lock on a folder while the block runs; True if it is held.
+    """Try to hold the only lock on a folder while the block runs.
 
-    A lock ends with its process, however that ends. False as well where the folder is gone.
+    A lock ends with its process, however that ends.
+
+    Yields:
+        Whether the lock is held: False where another process has it, or the folder is gone.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -263,7 +287,7 @@ def _partial_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     while True:
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}{_PARTIAL}")
         partial.mkdir()
         with claim(partial) as is_mine:
             # Between mkdir and lock another process may have taken it for a leftover.
@@ -277,6 +301,7 @@ def _partial_folder(path: Path) -> Iterator[Path]:
 
 
 def _take_over(old: Path, new: Path) -> None:
+    """Copy KEPT_NAMES from an old folder into a new one that has none of its own."""
     for name in KEPT_NAMES:
         source, target = old / name, new / name
         if source.is_file() and not target.exists():
@@ -284,7 +309,7 @@ def _take_over(old: Path, new: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Swap two paths in one step (renameat2, Linux 3.15); False where that is not to be had."""
+    """Swap two paths in one step (renameat2, Linux 3.15); False where the system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
@@ -298,6 +323,7 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 def _sync_tree(folder: Path) -> None:
+    """Have the disk hold a folder with all that is in it."""
     for path in sorted(folder.rglob("*"), reverse=True):
         _sync(path)
     _sync(folder)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
     from torch import nn
 
+# What the layers of a block are called that get an adapter: all of its projections.
 TARGETS = ("qkv", "out", "c_fc", "c_proj")
 
 
@@ -33,6 +34,11 @@ class LoraConfig:
 
 def add_lora(trunk: nn.Module, config: LoraConfig, targets: tuple[str, ...] = TARGETS) -> None:
     """Freeze the trunk and adapt each of its projections, in place; its output stays as it was.
+
+    Args:
+        trunk: from `network.build_trunk`.
+        config: the adapters.
+        targets: ends of the names of the layers to adapt.
 
     Raises:
         ValueError: no layer's name ends in one of `targets`.

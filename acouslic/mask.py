@@ -1,4 +1,4 @@
-"""From a logit map to the mask that is written, and how good that mask is.
+"""The shape that is written for a network's mask, and how much a mask looks like an abdomen.
 
 Masks and fans are (H, W) bool of one shape, on the network's grid or in full frames.
 """
@@ -10,29 +10,37 @@ import numpy as np
 
 from acouslic.ellipse import Ellipse, circumference_mm
 
+# What the evaluator needs for an ellipse; see `ellipse`.
 FEWEST_POINTS = 6
+# One more than the evaluator's 3 px. Larger margins help fewer shapes: docs/log.md, 2026-11-21.
 FAN_MARGIN_PX = 4
+# From so much overlap on a mask counts as the ellipse with a ragged border; set by hand.
 SAME_SHAPE_IOU = 0.85
+# From so large a relative error on a reading counts as wrong; set by hand, below the 4.7 % by which
+# the sweeps of one fetus differ in the training set.
 MISREAD = 0.03
+# Added to the weights of `fallback_circle`, so that their mean exists where all are zero.
+NO_WEIGHT = 1e-12
+# `fallback_circle` rather moves by ten pixels than that the fan cuts off one; set by hand.
+PIXELS_A_PIXEL_CUT = 10
 
 
 @dataclass(frozen=True)
 class Outline:
-    """An abdomen as it will be written: `mask` (H, W) bool, its AC as the evaluator reads it.
-
-    ellipse: fitted to the visible border.
-    misread: relative difference between the evaluator's reading and the ellipse fitted to all of
-        the visible border.
-    """
+    """An abdomen as it will be written."""
 
     mask: np.ndarray
+    """(H, W) bool."""
     ac_mm: float
+    """The circumference that the evaluator reads from the mask."""
     ellipse: Ellipse
+    """Fitted to all of the visible border."""
     misread: float
+    """Relative difference between the evaluator's reading and that ellipse's circumference."""
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest 8-connected component, its holes kept; empty stays empty."""
+    """The largest 8-connected component, with its holes; an empty mask stays empty."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count < 2:
         return np.zeros_like(mask, dtype=bool)
@@ -40,10 +48,17 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
 
 def visible_ellipse(mask: np.ndarray, fan: np.ndarray, margin_px: int) -> Ellipse | None:
-    """The ellipse through the mask's outer border, but where the fan's edge is within `margin_px`.
+    """Fit an ellipse to the part of a mask's outer border that the fan does not cut off.
 
-    Unlike the evaluator's procedure it uses all arcs, however often the fan cuts the border. None
-    where fewer than six border pixels are visible or they fit no ellipse.
+    Unlike the evaluator's procedure this takes all arcs, however often the fan cuts the border.
+
+    Args:
+        mask: (H, W) bool; its largest outline counts.
+        fan: (H, W) bool.
+        margin_px: border pixels so near to the fan's edge are left out.
+
+    Returns:
+        The ellipse, or None where fewer than six pixels are left, or no ellipse fits them.
     """
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
@@ -59,10 +74,20 @@ def visible_ellipse(mask: np.ndarray, fan: np.ndarray, margin_px: int) -> Ellips
 def goodness(
     mask: np.ndarray, fan: np.ndarray, pixel_mm: float, plausible_mm: tuple[float, float]
 ) -> float:
-    """How much a mask looks like one abdomen that can be measured, 0..1.
+    """How much a mask looks like one abdomen that can be measured.
 
-    The product of: the largest component's share of the mask, its overlap with its own ellipse, the
-        share of that ellipse inside the fan, and whether its circumference is plausible.
+    It is the product of three shares, and 0 where the circumference is not plausible: of the mask
+    in its largest component, of the overlap of that component with its ellipse, and of the ellipse
+    inside the fan.
+
+    Args:
+        mask: (H, W) bool.
+        fan: (H, W) bool.
+        pixel_mm: side of the square pixels.
+        plausible_mm: the least and the greatest circumference.
+
+    Returns:
+        0 to 1, larger is better.
     """
     total = int(mask.sum())
     if total < FEWEST_POINTS:
@@ -81,12 +106,22 @@ def goodness(
 
 
 def outline(mask: np.ndarray, fan: np.ndarray, spacing_mm: float) -> Outline | None:
-    """The shape to write for a thresholded full-size mask; None where none can be measured.
+    """The shape to write for a full-size mask.
 
     It is the largest component's ellipse, filled and cut by the fan, or the component itself where
-    it is no ellipse. Where the evaluator misreads that, because the fan's edge splits the outline
-    into open arcs, the shape retreats from the edge, which keeps its outline closed: of 97 random
-    ellipses misread by more than 3 %, that mends 80 %, at a Dice of 0.995 with the first shape.
+    it is no ellipse. The fan's edge may split the outline of that into open arcs, so that the
+    evaluator misreads it. Then the shape keeps away from the edge, which leaves its outline closed:
+    of 97 random ellipses that were misread by more than 3 %, 80 % are then read right, at a Dice of
+    0.995 with the first shape.
+
+    Args:
+        mask: (H, W) bool, where the network sees the abdomen.
+        fan: (H, W) bool.
+        spacing_mm: side of the square pixels.
+
+    Returns:
+        The first of these shapes that is read right, else the least misread; None where the
+        evaluator finds no ellipse in any of them.
     """
     component = largest_component(mask & fan)
     ellipse = visible_ellipse(component, fan, FAN_MARGIN_PX)
@@ -96,30 +131,40 @@ def outline(mask: np.ndarray, fan: np.ndarray, spacing_mm: float) -> Outline | N
     shape = filled if _iou(filled, component) >= SAME_SHAPE_IOU else component
     shapes = [shape, shape & _inner(fan, FAN_MARGIN_PX), component]
     readings = [_read(shape, fan, ellipse, spacing_mm) for shape in shapes]
-    found = [reading for reading in readings if reading is not None]
-    trusted = [reading for reading in found if reading.misread <= MISREAD]
-    if trusted:
-        return trusted[0]
-    return min(found, key=lambda reading: reading.misread, default=None)
+    outlines = [reading for reading in readings if reading is not None]
+    right = [outline for outline in outlines if outline.misread <= MISREAD]
+    if right:
+        return right[0]
+    return min(outlines, key=lambda outline: outline.misread, default=None)
 
 
 def fallback_circle(
     weights: np.ndarray, fan: np.ndarray, spacing_mm: float, ac_mm: float
 ) -> Outline:
-    """A circle of a given circumference where the (H, W) weights are, moved off the fan's edge.
+    """A circle for a frame on which the network sees no abdomen: an uncertain answer, but one.
 
-    For a frame on which the network sees nothing: an answer that is far from certain, but never
-        none.
+    Its centre is near the weights' mean, and so far from the fan's edge that the circle fits in.
+
+    Args:
+        weights: (H, W), 0 or more: where an abdomen is the least unlikely.
+        fan: (H, W) bool.
+        spacing_mm: side of the square pixels.
+        ac_mm: the circle's circumference.
+
+    Raises:
+        ValueError: the fan has no room for the circle.
     """
     rows, columns = np.nonzero(fan)
-    found = weights[rows, columns].astype(float) + 1e-12
-    radius = ac_mm / (2 * np.pi * spacing_mm)
-    deep = cv2.distanceTransform(fan.astype(np.uint8), cv2.DIST_L2, 5)[rows, columns]
-    distance = np.hypot(
-        rows - np.average(rows, weights=found), columns - np.average(columns, weights=found)
+    weight = weights[rows, columns].astype(float) + NO_WEIGHT
+    radius_px = ac_mm / (2 * np.pi * spacing_mm)
+    # OpenCV's mask of 5 pixels is its more accurate one.
+    edge_px = cv2.distanceTransform(fan.astype(np.uint8), cv2.DIST_L2, 5)[rows, columns]
+    distance_px = np.hypot(
+        rows - np.average(rows, weights=weight), columns - np.average(columns, weights=weight)
     )
-    best = int(np.argmin(distance + 10 * np.maximum(0, radius + FAN_MARGIN_PX - deep)))
-    circle = Ellipse(float(columns[best]), float(rows[best]), radius, radius, 0.0)
+    cut_px = np.maximum(0, radius_px + FAN_MARGIN_PX - edge_px)
+    best = int(np.argmin(distance_px + PIXELS_A_PIXEL_CUT * cut_px))
+    circle = Ellipse(float(columns[best]), float(rows[best]), radius_px, radius_px, 0.0)
     reading = _read(circle.mask(fan.shape) & fan, fan, circle, spacing_mm)
     if reading is None:
         raise ValueError(f"the fan has no room for a circle of {ac_mm} mm")
@@ -129,6 +174,7 @@ def fallback_circle(
 def _read(
     shape: np.ndarray, fan: np.ndarray, ellipse: Ellipse, spacing_mm: float
 ) -> Outline | None:
+    """A shape with the evaluator's reading of it; None where the evaluator finds no ellipse."""
     ac_mm = circumference_mm(shape, fan, spacing_mm)
     if ac_mm is None:
         return None
@@ -144,9 +190,11 @@ def _inner(fan: np.ndarray, margin_px: int) -> np.ndarray:
 
 
 def _is_sane(ellipse: Ellipse, shape: tuple[int, ...]) -> bool:
+    """Whether the axes are positive and no longer than the frame; points on a line give others."""
     return 0 < ellipse.semi_minor_px <= ellipse.semi_major_px <= max(shape)
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two masks, 0 where both are empty."""
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else 0.0

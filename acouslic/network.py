@@ -18,9 +18,18 @@ from torch.nn import functional
 from acouslic.challenge import CHALLENGE_FAN, Quality
 from acouslic.preprocess import masks_to_grid
 
+# UNETR takes features after four blocks, and so does the reference's decoder for FetalCLIP.
 TAPS = 4
+# open_clip's own, which FetalCLIP has: its config names no other.
 HEAD_WIDTH = 64
+# CLIP's own: the hidden layer of a block is so many times wider than its tokens.
+MLP_RATIO = 4.0
+# Width of the quality head's hidden layer; set by hand.
 HIDDEN = 64
+# At least so much weight is assumed under a mask, so that an empty one gives 0 and not 0 / 0.
+LEAST_WEIGHT = 1e-3
+# The least share of its map that a mask's logarithm is taken of: two pixels of 128 x 128.
+LEAST_AREA = 1e-4
 
 
 @dataclass(frozen=True)
@@ -28,14 +37,19 @@ class TrunkConfig:
     """The vision part of an open_clip model config."""
 
     image_size: int
+    """Side of the square images in pixels."""
     patch_size: int
+    """Side of the square patches in pixels; each becomes a token."""
     width: int
+    """Numbers a token."""
     layers: int
+    """Blocks, one behind the other."""
     embed_dim: int
+    """Numbers of the pooled feature."""
 
     @classmethod
     def read(cls, path: Path) -> "TrunkConfig":
-        """From an open_clip JSON file; its text tower is ignored.
+        """Read an open_clip JSON file; its text tower is ignored.
 
         Raises:
             TypeError: the vision part has an option that this trunk does not know.
@@ -59,46 +73,58 @@ class NetworkConfig:
     """All that rebuilds a network."""
 
     trunk: TrunkConfig
+    """The image encoder."""
     decoder_width: int
+    """Channels of the decoder's finest map; the deeper ones have two, four and eight times more."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NetworkConfig":
+        """Read what `to_dict` gives."""
         return cls(TrunkConfig(**values["trunk"]), values["decoder_width"])
 
     def to_dict(self) -> dict[str, Any]:
+        """All values as plain JSON types."""
         return asdict(self)
 
 
 class TrunkFeatures(NamedTuple):
-    """Of the trunk: `pooled` (N, E), four `taps` (N, width, g, g), `class_tokens` (N, width)."""
+    """What a trunk gives for N images of g x g patches."""
 
     pooled: torch.Tensor
+    """(N, embed_dim), CLIP's feature of the whole image."""
     taps: list[torch.Tensor]
+    """Four maps (N, width, g, g): the patches' tokens after four of the blocks."""
     class_tokens: list[torch.Tensor]
+    """(N, width) each: the class token after the same blocks."""
 
 
 class Decoded(NamedTuple):
-    """`mask_logits` (N, 1, G, G) float32, and the maps behind them from deep to shallow."""
+    """What the decoder gives for N images."""
 
     mask_logits: torch.Tensor
+    """(N, 1, G, G) float32."""
     merged: list[torch.Tensor]
+    """The maps behind them, from deep to shallow; channels and sizes differ."""
 
 
 class Output(NamedTuple):
-    """`mask_logits` (N, 1, G, G), `quality_logits` (N, 3) in the order of Quality; both float32."""
+    """What a network gives for N images."""
 
     mask_logits: torch.Tensor
+    """(N, 1, G, G) float32."""
     quality_logits: torch.Tensor
+    """(N, 3) float32, in the order of `Quality`."""
 
 
 class Attention(nn.Module):
-    """Self-attention of real Linears, called the way open_clip calls MultiheadAttention.
+    """Self-attention made of Linears, called as open_clip calls nn.MultiheadAttention.
 
     nn.MultiheadAttention hands its weights to a functional and never calls `out_proj`, so an
     adapter on it would never train.
     """
 
     def __init__(self, width: int, heads: int) -> None:
+        """Make it for tokens of `width` numbers."""
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
@@ -107,6 +133,7 @@ class Attention(nn.Module):
     def forward(
         self, query: torch.Tensor, _key: torch.Tensor, _value: torch.Tensor, **_options: object
     ) -> tuple[torch.Tensor, None]:
+        """Tokens (N, length, width) to tokens of the same shape; key and value are the query's."""
         n, length, width = query.shape
         qkv = self.qkv(query).view(n, length, 3, self.heads, width // self.heads)
         attended = attend(*qkv.permute(2, 0, 3, 1, 4))
@@ -125,7 +152,7 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
 
 
 def build_trunk(config: TrunkConfig) -> VisionTransformer:
-    """A trunk with fresh weights."""
+    """A trunk with fresh weights and attention that adapters can train."""
     heads = config.width // HEAD_WIDTH
     trunk = VisionTransformer(
         image_size=config.image_size,
@@ -133,7 +160,7 @@ def build_trunk(config: TrunkConfig) -> VisionTransformer:
         width=config.width,
         layers=config.layers,
         heads=heads,
-        mlp_ratio=4.0,
+        mlp_ratio=MLP_RATIO,
         output_dim=config.embed_dim,
         norm_layer=LayerNorm,
     )
@@ -143,7 +170,7 @@ def build_trunk(config: TrunkConfig) -> VisionTransformer:
 
 
 def trunk_state_from_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """open_clip's visual state dict in this trunk's names; the tensors are the same ones."""
+    """Rename open_clip's visual state dict for this trunk; the tensors are the same."""
     renamed = (
         (".attn.in_proj_weight", ".attn.qkv.weight"),
         (".attn.in_proj_bias", ".attn.qkv.bias"),
@@ -158,46 +185,50 @@ def trunk_state_from_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torc
 
 
 def patches_in_fan(config: TrunkConfig) -> torch.Tensor:
-    """Indices of the patches with any pixel in the fan, ascending, (K,) int64."""
+    """Indices of the patches that have a pixel in the fan, ascending, (K,) int64."""
     fan = masks_to_grid(CHALLENGE_FAN.mask()[None], config.image_size)[0]
     patches = fan.reshape(config.grid, config.patch_size, config.grid, config.patch_size)
     return torch.from_numpy(np.flatnonzero(patches.any(axis=(1, 3))))
 
 
 def trunk_features(
-    trunk: VisionTransformer, config: TrunkConfig, seen: torch.Tensor, images: torch.Tensor
+    trunk: VisionTransformer, config: TrunkConfig, patches: torch.Tensor, images: torch.Tensor
 ) -> TrunkFeatures:
-    """Images (N, 3, S, S) to what a trunk says of them.
+    """Run a trunk on some patches of images; its taps are zero on the others.
 
-    Only the `seen` patches, those of `patches_in_fan`, go through the blocks, three fifths of
-    them; the taps are zero elsewhere.
+    Args:
+        trunk: from `build_trunk`.
+        config: its dimensions.
+        patches: (K,) int64, see `patches_in_fan`: three fifths of all, so three fifths of the work.
+        images: (N, 3, S, S).
     """
     tokens = trunk._embeds(images)
-    tokens = torch.cat([tokens[:, :1], tokens[:, 1:][:, seen]], dim=1)
+    tokens = torch.cat([tokens[:, :1], tokens[:, 1:][:, patches]], dim=1)
     tokens, taps = trunk.transformer.forward_intermediates(tokens, indices=list(config.tap_blocks))
     pooled, _ = trunk._pool(tokens)
     return TrunkFeatures(
         pooled=pooled @ trunk.proj,
-        taps=[_to_grid(tap[:, 1:], seen, config.grid) for tap in taps],
+        taps=[_to_grid(tap[:, 1:], patches, config.grid) for tap in taps],
         class_tokens=[tap[:, 0] for tap in taps],
     )
 
 
-def _to_grid(tokens: torch.Tensor, seen: torch.Tensor, grid: int) -> torch.Tensor:
-    """Tokens of the seen patches (N, seen, width) to a map (N, width, g, g)."""
+def _to_grid(tokens: torch.Tensor, patches: torch.Tensor, grid: int) -> torch.Tensor:
+    """Tokens (N, K, width) of K patches to a map (N, width, g, g)."""
     full = tokens.new_zeros(len(tokens), grid * grid, tokens.shape[-1])
-    full[:, seen] = tokens
+    full[:, patches] = tokens
     return full.transpose(1, 2).reshape(len(tokens), -1, grid, grid)
 
 
-def pool_under_mask(found: torch.Tensor, mask_logits: torch.Tensor) -> torch.Tensor:
-    """Mean of a map (N, C, g, g) under the mask (N, 1, G, G), (N, C)."""
-    weight = functional.adaptive_avg_pool2d(mask_logits.sigmoid(), found.shape[-1])
-    total = weight.sum(dim=(2, 3)).clamp_min(1e-3)
-    return (found * weight).sum(dim=(2, 3)) / total
+def pool_under_mask(maps: torch.Tensor, mask_logits: torch.Tensor) -> torch.Tensor:
+    """Mean of maps (N, C, g, g) under a mask (N, 1, G, G) of logits: (N, C)."""
+    weight = functional.adaptive_avg_pool2d(mask_logits.sigmoid(), maps.shape[-1])
+    total = weight.sum(dim=(2, 3)).clamp_min(LEAST_WEIGHT)
+    return (maps * weight).sum(dim=(2, 3)) / total
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
+    """A depthwise 3 x 3 convolution, then one over channels: the reference's block."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
         nn.BatchNorm2d(inputs),
@@ -209,25 +240,28 @@ def _conv(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:
-    """Fewer channels first, then twice the size: a quarter of the work of the other order."""
+    """Fewer channels, then twice the size: a quarter of the work that the other order takes."""
     return nn.Sequential(_conv(inputs, outputs), nn.Upsample(scale_factor=2, mode="bilinear"))
 
 
 def _climb(inputs: int, outputs: int, doublings: int) -> nn.Sequential:
-    """From tokens to a skip connection: channels shrink at once, so that large maps stay thin."""
+    """From tokens to a skip connection; channels shrink at once, so that large maps stay thin."""
     first = _up(inputs, outputs) if doublings else _conv(inputs, outputs)
     return nn.Sequential(first, *(_up(outputs, outputs) for _ in range(doublings - 1)))
 
 
 class Decoder(nn.Module):
-    """UNETR-like: skips from image and taps, merged from deep to shallow, to one logit map.
+    """UNETR-like: skips from image and taps, merged from deep to shallow into one map of logits.
 
-    The token grid (g, g) is doubled until a token covers one pixel or less than two: 16 x 16 tokens
-    of 14 px give 256 x 256, of 8 px give 128 x 128.
+    The token grid (g, g) is doubled until a cell is about a pixel of the image: 16 x 16 tokens of
+    14 px give 256 x 256, of 8 px give 128 x 128. Channels are the reference's: one, two, four and
+    eight times `width`.
     """
 
     def __init__(self, config: TrunkConfig, width: int) -> None:
+        """Make one for a trunk; `width` is the channels of the finest map."""
         super().__init__()
+        # Three merges double the grid three times, even where patches are smaller than 8 px.
         doublings = max(3, round(math.log2(config.patch_size)))
         self.size = config.grid * 2**doublings
         self.image = nn.Sequential(_conv(1, width), _conv(width, width))
@@ -249,6 +283,7 @@ class Decoder(nn.Module):
         self.logit = nn.Sequential(_conv(2 * width, width), nn.Conv2d(width, 1, 1))
 
     def forward(self, images: torch.Tensor, taps: list[torch.Tensor]) -> Decoded:
+        """Images (N, 3, S, S) and the trunk's taps of them to masks."""
         grey = functional.interpolate(
             images[:, :1], size=(self.size, self.size), mode="bilinear", align_corners=False
         )
@@ -264,50 +299,53 @@ class Decoder(nn.Module):
 
 
 class QualityHead(nn.Module):
-    """Three classes from the pooled feature and from what the predicted mask covers.
+    """A frame's quality, from the pooled feature and from what the predicted mask covers.
 
-    How well a frame suits is a matter of what the abdomen's section shows, and of how sure the
-    mask is: it is trained to be empty wherever a frame is not annotated.
+    How well a frame suits depends on what the abdomen's section shows. It also shows in how certain
+    the mask is, which is trained to be empty on every frame that is not annotated.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Make one for the features of a network of this architecture."""
         super().__init__()
-        merged = (4 + 2 + 1) * config.decoder_width
+        merged = (4 + 2 + 1) * config.decoder_width  # the channels of Decoder.merges
         inputs = config.trunk.embed_dim + config.trunk.width + merged
         self.norm = nn.LayerNorm(inputs)
         self.hidden = nn.Linear(inputs + 2, HIDDEN)
         self.logits = nn.Linear(HIDDEN, len(Quality))
 
     def forward(self, features: TrunkFeatures, decoded: Decoded) -> torch.Tensor:
-        """Quality logits (N, 3) float32. The mask learns from its own loss only."""
+        """Quality logits (N, 3) float32; no gradient reaches the mask's logits from here."""
         mask_logits = decoded.mask_logits.detach()
         covered = [
-            pool_under_mask(found, mask_logits) for found in (features.taps[-1], *decoded.merged)
+            pool_under_mask(maps, mask_logits) for maps in (features.taps[-1], *decoded.merged)
         ]
-        seen = self.norm(torch.cat([features.pooled, *covered], dim=1).float())
-        sure = pool_under_mask(mask_logits, mask_logits)
-        log_area = mask_logits.sigmoid().mean(dim=(2, 3)).clamp_min(1e-4).log()
-        hidden = functional.gelu(self.hidden(torch.cat([seen, sure, log_area], dim=1)))
+        content = self.norm(torch.cat([features.pooled, *covered], dim=1).float())
+        certainty = pool_under_mask(mask_logits, mask_logits)
+        log_area = mask_logits.sigmoid().mean(dim=(2, 3)).clamp_min(LEAST_AREA).log()
+        hidden = functional.gelu(self.hidden(torch.cat([content, certainty, log_area], dim=1)))
         return cast(torch.Tensor, self.logits(hidden).float())
 
 
 class AbdomenNet(nn.Module):
-    """Trunk, decoder and quality head."""
+    """Trunk, decoder and quality head: one pass gives a frame's mask and its quality."""
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Make one with fresh weights."""
         super().__init__()
         self.config = config
         self.trunk = build_trunk(config.trunk)
         self.decoder = Decoder(config.trunk, config.decoder_width)
         self.quality_head = QualityHead(config)
-        self.seen: torch.Tensor
-        self.register_buffer("seen", patches_in_fan(config.trunk), persistent=False)
+        self.fan_patches: torch.Tensor
+        self.register_buffer("fan_patches", patches_in_fan(config.trunk), persistent=False)
 
     def trunk_features(self, images: torch.Tensor) -> TrunkFeatures:
-        """Images (N, 3, S, S) to the pooled feature and the taps of the trunk."""
-        return trunk_features(self.trunk, self.config.trunk, self.seen, images)
+        """What the trunk gives for images (N, 3, S, S), the patches outside the fan left out."""
+        return trunk_features(self.trunk, self.config.trunk, self.fan_patches, images)
 
     def forward(self, images: torch.Tensor) -> Output:
+        """Images (N, 3, S, S) to mask and quality logits."""
         features = self.trunk_features(images)
         decoded = self.decoder(images, features.taps)
         return Output(decoded.mask_logits, self.quality_head(features, decoded))

@@ -1,20 +1,22 @@
 """To the network's grid and back: one matched pair, and the same for masks.
 
-A frame (H, W) is zero-padded, centred, to a square and resized to (S, S), as FetalCLIP's own
-preprocessing does.
+A frame (H, W) is padded with zeros on both sides to a square and resized to (S, S), as FetalCLIP's
+own preprocessing does.
 """
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+# Of red, green and blue in CLIP's training images, as OpenAI published them with its weights.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# So many frames are resized at a time: their padded copies take 18 MB, those of a stack 465 MB.
 CHUNK = 32
 
 
 def padding(shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Columns left and right, rows above and below, that make a frame of `shape` square."""
+    """Columns to add left and right, and rows above and below, that make (H, W) a square."""
     rows, columns = shape
     side = max(rows, columns)
     left, top = (side - columns) // 2, (side - rows) // 2
@@ -22,7 +24,15 @@ def padding(shape: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def to_grid(frames: np.ndarray, size: int) -> torch.Tensor:
-    """Frames (N, H, W) uint8 to the network's grid, (N, size, size) uint8; bicubic, antialiased."""
+    """Bring frames to the network's grid: bicubic, antialiased.
+
+    Args:
+        frames: (N, H, W) uint8.
+        size: side of the grid.
+
+    Returns:
+        (N, size, size) uint8.
+    """
     pad = padding(frames.shape[1:3])
     grid = torch.empty((len(frames), size, size), dtype=torch.uint8)
     for start in range(0, len(frames), CHUNK):
@@ -35,14 +45,22 @@ def to_grid(frames: np.ndarray, size: int) -> torch.Tensor:
 
 
 def normalise(grid: torch.Tensor) -> torch.Tensor:
-    """Grey levels (N, S, S), uint8 or float in 0..255, to CLIP's input, (N, 3, S, S) float32."""
+    """Grey levels (N, S, S), uint8 or float in 0..255, to CLIP's input (N, 3, S, S) float32."""
     mean = torch.tensor(CLIP_MEAN, device=grid.device)[:, None, None]
     std = torch.tensor(CLIP_STD, device=grid.device)[:, None, None]
     return (grid.float()[:, None] / 255 - mean) / std
 
 
 def masks_to_grid(masks: np.ndarray, size: int) -> np.ndarray:
-    """Labels (N, H, W) uint8 or bool to (N, size, size) of the same type; nearest pixel centre."""
+    """Bring labels to the network's grid: each cell takes that of the nearest pixel's centre.
+
+    Args:
+        masks: (N, H, W) uint8 or bool.
+        size: side of the grid.
+
+    Returns:
+        (N, size, size) of the same type; 0 in the padding.
+    """
     left, _, top, _ = padding(masks.shape[1:3])
     rows, columns = masks.shape[1:3]
     side = max(rows, columns)
@@ -54,7 +72,15 @@ def masks_to_grid(masks: np.ndarray, size: int) -> np.ndarray:
 
 
 def from_grid(maps: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    """Maps (N, G, G) float on the grid back to frames, (N, H, W); bilinear, padding cut off."""
+    """Bring maps from the grid back to frames: bilinear, the padding cut off.
+
+    Args:
+        maps: (N, G, G) float.
+        shape: (H, W) of a frame.
+
+    Returns:
+        (N, H, W) float.
+    """
     left, right, top, bottom = padding(shape)
     side = (shape[0] + top + bottom, shape[1] + left + right)
     full = functional.interpolate(maps[:, None], size=side, mode="bilinear", align_corners=False)

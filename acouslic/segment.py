@@ -1,4 +1,4 @@
-"""The network over a stack's frames, in batches; black frames are not shown to it."""
+"""The network over a stack's frames, in batches; black frames are left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from acouslic.preprocess import from_grid, normalise
 
 @dataclass(frozen=True)
 class StackPrediction:
-    """What the network says of T frames; zeros on black ones."""
+    """What a network predicts for T frames; zeros on black ones."""
 
     quality: np.ndarray
     """(T, 3) float32, probabilities in the order of `Quality`."""
@@ -23,7 +23,10 @@ class StackPrediction:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: `auto` is the GPU where there is one, else the CPU.
+    """The device of a name.
+
+    Args:
+        name: "cpu", "cuda", or "auto": a GPU where there is one, else the CPU.
 
     Raises:
         InputError: a GPU is asked for where there is none.

@@ -1,4 +1,8 @@
+import hashlib
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from acouslic.bundle import choose_bundle, load_bundle, save_bundle
 from acouslic.errors import BundleError, InputError
 from acouslic.lora import LoraConfig, merge_lora
-from acouslic.network import AbdomenNet
+from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.segment import choose_device
 from acouslic.selection import SelectionConfig
 
 
-def save(folder, members, *, lora=None):
+def save(folder: Path, members: Sequence[AbdomenNet], *, lora: LoraConfig | None = None) -> None:
     save_bundle(
         folder,
         members,
@@ -25,17 +29,15 @@ def save(folder, members, *, lora=None):
     )
 
 
-def rewrite_manifest(folder):
+def rewrite_manifest(folder: Path) -> None:
     """As somebody would who changes a file on purpose."""
-    import hashlib
-
     manifest = json.loads((folder / "manifest.json").read_text())
     for name in manifest["sha256"]:
         manifest["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_bundle_gives_back_what_was_saved(tmp_path, tiny_network):
+def test_a_bundle_gives_back_what_was_saved(tmp_path: Path, tiny_network: AbdomenNet) -> None:
     save(tmp_path / "b", [tiny_network], lora=LoraConfig(rank=2, alpha=4))
     bundle = load_bundle(tmp_path / "b")
     images = torch.randn(2, 3, 32, 32)
@@ -47,11 +49,11 @@ def test_a_bundle_gives_back_what_was_saved(tmp_path, tiny_network):
     assert bundle.id.startswith("test-")
 
 
-def test_any_user_may_read_a_bundle(tiny_bundle):
+def test_any_user_may_read_a_bundle(tiny_bundle: Path) -> None:
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in tiny_bundle.iterdir())
 
 
-def test_merged_and_unmerged_bundles_say_the_same(tmp_path, tiny_network):
+def test_merged_and_unmerged_bundles_say_the_same(tmp_path: Path, tiny_network: AbdomenNet) -> None:
     save(tmp_path / "apart", [tiny_network], lora=LoraConfig(rank=2, alpha=4))
     merge_lora(tiny_network.trunk)
     save(tmp_path / "merged", [tiny_network])
@@ -60,20 +62,24 @@ def test_merged_and_unmerged_bundles_say_the_same(tmp_path, tiny_network):
     assert torch.allclose(apart(images).mask_logits, merged(images).mask_logits, atol=1e-4)
 
 
-def test_an_ensemble_shares_its_base(tmp_path, tiny_config, tiny_network):
+def test_an_ensemble_shares_its_base(
+    tmp_path: Path, tiny_config: NetworkConfig, tiny_network: AbdomenNet
+) -> None:
     save(tmp_path / "b", [tiny_network, tiny_network], lora=LoraConfig(rank=2, alpha=4))
     assert len(load_bundle(tmp_path / "b").members) == 2
     with pytest.raises(ValueError, match="share"):
         save(tmp_path / "c", [AbdomenNet(tiny_config), AbdomenNet(tiny_config)])
 
 
-def test_half_precision_is_smaller(tmp_path, tiny_bundle, tiny_network):
+def test_half_precision_is_smaller(
+    tmp_path: Path, tiny_bundle: Path, tiny_network: AbdomenNet
+) -> None:
     save(tmp_path / "full", [tiny_network], lora=LoraConfig(rank=2, alpha=4))
     half = (tiny_bundle / "trunk.safetensors").stat().st_size
     assert half < 0.6 * (tmp_path / "full" / "trunk.safetensors").stat().st_size
 
 
-def test_an_altered_file_is_refused(tiny_bundle):
+def test_an_altered_file_is_refused(tiny_bundle: Path) -> None:
     with (tiny_bundle / "trunk.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         last = file.read(1)
@@ -86,13 +92,13 @@ def test_an_altered_file_is_refused(tiny_bundle):
 @pytest.mark.parametrize(
     "name", ["manifest.json", "config.json", "trunk.safetensors", "member_0.safetensors"]
 )
-def test_a_missing_file_is_refused(tiny_bundle, name):
+def test_a_missing_file_is_refused(tiny_bundle: Path, name: str) -> None:
     (tiny_bundle / name).unlink()
     with pytest.raises(BundleError, match=name):
         load_bundle(tiny_bundle)
 
 
-def test_a_file_outside_the_manifest_is_refused(tiny_bundle):
+def test_a_file_outside_the_manifest_is_refused(tiny_bundle: Path) -> None:
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     del manifest["sha256"]["member_0.safetensors"]
     (tiny_bundle / "manifest.json").write_text(json.dumps(manifest))
@@ -110,7 +116,9 @@ def test_a_file_outside_the_manifest_is_refused(tiny_bundle):
         (lambda config: config.update(format="acouslic-bundle-9"), "another form"),
     ],
 )
-def test_another_architecture_is_refused(tiny_bundle, change, message):
+def test_another_architecture_is_refused(
+    tiny_bundle: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
     path = tiny_bundle / "config.json"
     config = json.loads(path.read_text())
     change(config)
@@ -120,7 +128,7 @@ def test_another_architecture_is_refused(tiny_bundle, change, message):
         load_bundle(tiny_bundle)
 
 
-def test_missing_and_damaged_tensors_are_refused(tiny_bundle):
+def test_missing_and_damaged_tensors_are_refused(tiny_bundle: Path) -> None:
     path = tiny_bundle / "member_0.safetensors"
     tensors = load_file(path)
     tensors.pop("quality_head.logits.weight")
@@ -134,7 +142,9 @@ def test_missing_and_damaged_tensors_are_refused(tiny_bundle):
         load_bundle(tiny_bundle)
 
 
-def test_the_demo_bundle_stands_in_for_an_empty_model_folder(tmp_path, caplog):
+def test_the_demo_bundle_stands_in_for_an_empty_model_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     demo = tmp_path / "demo"
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "README.md").touch()
@@ -145,7 +155,7 @@ def test_the_demo_bundle_stands_in_for_an_empty_model_folder(tmp_path, caplog):
     assert choose_bundle(tmp_path / "model", demo) == tmp_path / "model"
 
 
-def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"
     with pytest.raises(InputError, match="a GPU"):

@@ -10,7 +10,7 @@ from acouslic.challenge import (
 )
 
 
-def test_fan_lies_between_its_radii_and_is_symmetric():
+def test_fan_lies_between_its_radii_and_is_symmetric() -> None:
     mask = CHALLENGE_FAN.mask()
     assert mask.shape == FRAME_SHAPE
     assert 0.63 < mask.mean() < 0.65
@@ -22,12 +22,12 @@ def test_fan_lies_between_its_radii_and_is_symmetric():
     assert (mask[:, 1:] == mask[:, :0:-1]).mean() > 0.999
 
 
-def test_fan_is_shared_and_cannot_be_changed():
+def test_fan_is_shared_and_cannot_be_changed() -> None:
     assert CHALLENGE_FAN.mask() is CHALLENGE_FAN.mask()
     assert not CHALLENGE_FAN.mask().flags.writeable
 
 
-def test_labels_and_qualities_are_the_challenges():
+def test_labels_and_qualities_are_the_challenges() -> None:
     assert [label_of(quality) for quality in Quality] == [0, 2, 1]
     assert [quality.value_in_score for quality in Quality] == [0.0, 0.6, 1.0]
     assert [quality.word for quality in Quality] == ["none", "suboptimal", "optimal"]

@@ -1,6 +1,7 @@
 """Files and folders that are whole or not there, and strangers' files that survive."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,12 +149,12 @@ def test_a_save_stopped_at_any_step_leaves_the_old_or_the_new(
 
 def stop_at(patch: pytest.MonkeyPatch, step: str, *, before: bool) -> None:
     """Let the process end before or after the step, with no chance to tidy up."""
-    holder: Any = files.shutil if "." in step else files
+    holder: Any = shutil if "." in step else files
     name = step.rpartition(".")[2]
     real: Callable[..., Any] = getattr(holder, name)
 
     def stopped(*arguments: Any, **options: Any) -> None:
-        patch.setattr(files.shutil, "rmtree", lambda *_args, **_options: None)
+        patch.setattr(shutil, "rmtree", lambda *_args, **_options: None)
         if not before:
             real(*arguments, **options)
         raise Stopped

@@ -27,7 +27,7 @@ def dead_adapters(network: AbdomenNet, batch: int) -> list[str]:
 @pytest.mark.parametrize(
     ("config_file", "parameters"), [("demo_trunk.json", None), ("fetalclip.json", 3_145_728)]
 )
-def test_every_adapter_trains(config_file, parameters):
+def test_every_adapter_trains(config_file: str, parameters: int | None) -> None:
     torch.manual_seed(0)
     network = AbdomenNet(NetworkConfig(TrunkConfig.read(RESOURCES / config_file), 8))
     add_lora(network.trunk, LoraConfig())
@@ -37,7 +37,7 @@ def test_every_adapter_trains(config_file, parameters):
     assert dead_adapters(network, batch=1) == []
 
 
-def test_a_fresh_adapter_changes_nothing(tiny_config):
+def test_a_fresh_adapter_changes_nothing(tiny_config: NetworkConfig) -> None:
     network = AbdomenNet(tiny_config).eval()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_a_fresh_adapter_changes_nothing(tiny_config):
     assert torch.equal(before.mask_logits, after.mask_logits)
 
 
-def test_merged_equals_unmerged(tiny_network):
+def test_merged_equals_unmerged(tiny_network: AbdomenNet) -> None:
     tiny_network.eval()
     images = torch.randn(2, 3, 32, 32)
     merged = copy.deepcopy(tiny_network)

@@ -14,7 +14,7 @@ TOUCHING_TWICE = Ellipse(260.0, 247.0, 116.0, 108.0, 16.0)
 CUT_THRICE = Ellipse(333.0, 113.0, 140.5, 106.1, 90.2)
 
 
-def test_largest_component_drops_the_rest():
+def test_largest_component_drops_the_rest() -> None:
     mask = INSIDE.mask(FRAME_SHAPE)
     with_more = mask.copy()
     with_more[100:110, 300:310] = True
@@ -23,13 +23,13 @@ def test_largest_component_drops_the_rest():
 
 
 @pytest.mark.parametrize("truth", [INSIDE, CUT_LEFT, CUT_ON_BOTH_SIDES])
-def test_ellipse_is_found_however_often_the_fan_cuts_it(truth):
+def test_ellipse_is_found_however_often_the_fan_cuts_it(truth: Ellipse) -> None:
     found = visible_ellipse(truth.mask(FRAME_SHAPE) & FAN, FAN, margin_px=4)
     assert found is not None
     assert found.circumference_px == pytest.approx(truth.circumference_px, rel=0.01)
 
 
-def test_goodness_falls_with_each_defect():
+def test_goodness_falls_with_each_defect() -> None:
     def of(mask: np.ndarray) -> float:
         return goodness(mask & FAN, FAN, SPACING_MM, PLAUSIBLE_MM)
 
@@ -43,7 +43,7 @@ def test_goodness_falls_with_each_defect():
     assert of(np.zeros(FRAME_SHAPE, bool)) == 0.0
 
 
-def test_outline_is_the_filled_ellipse_of_a_ragged_mask():
+def test_outline_is_the_filled_ellipse_of_a_ragged_mask() -> None:
     ragged = INSIDE.mask(FRAME_SHAPE)
     ragged[290:310, 500:503] ^= True
     ragged[300, 240:420] = False
@@ -53,7 +53,7 @@ def test_outline_is_the_filled_ellipse_of_a_ragged_mask():
     assert (found.mask ^ INSIDE.mask(FRAME_SHAPE)).sum() < 0.01 * found.mask.sum()
 
 
-def test_outline_keeps_the_component_where_no_ellipse_fits():
+def test_outline_keeps_the_component_where_no_ellipse_fits() -> None:
     cross = np.zeros(FRAME_SHAPE, bool)
     cross[200:400, 340:390] = cross[280:330, 260:470] = True
     found = outline(cross, FAN, SPACING_MM)
@@ -61,7 +61,7 @@ def test_outline_keeps_the_component_where_no_ellipse_fits():
     assert np.array_equal(found.mask, cross)
 
 
-def test_outline_is_clipped_by_the_fan_and_still_measured():
+def test_outline_is_clipped_by_the_fan_and_still_measured() -> None:
     found = outline(CUT_LEFT.mask(FRAME_SHAPE), FAN, SPACING_MM)
     assert found is not None
     assert not (found.mask & ~FAN).any()
@@ -69,7 +69,7 @@ def test_outline_is_clipped_by_the_fan_and_still_measured():
     assert found.misread < 0.01
 
 
-def test_a_shape_that_the_evaluator_cannot_read_retreats_from_the_fans_edge():
+def test_a_shape_that_the_evaluator_cannot_read_retreats_from_the_fans_edge() -> None:
     mask = TOUCHING_TWICE.mask(FRAME_SHAPE)
     assert circumference_mm(mask, FAN, SPACING_MM) is None
     found = outline(mask, FAN, SPACING_MM)
@@ -79,18 +79,18 @@ def test_a_shape_that_the_evaluator_cannot_read_retreats_from_the_fans_edge():
     assert (found.mask & mask).sum() > 0.98 * mask.sum()
 
 
-def test_a_shape_that_stays_misread_is_known_as_such():
+def test_a_shape_that_stays_misread_is_known_as_such() -> None:
     found = outline(CUT_THRICE.mask(FRAME_SHAPE), FAN, SPACING_MM)
     assert found is not None
     assert found.misread > 0.03
 
 
 @pytest.mark.parametrize("mask", [np.zeros(FRAME_SHAPE, bool), ~FAN, FAN & False])
-def test_nothing_has_no_outline(mask):
+def test_nothing_has_no_outline(mask: np.ndarray) -> None:
     assert outline(mask, FAN, SPACING_MM) is None
 
 
-def test_fallback_circle_has_the_circumference_asked_for_wherever_the_weights_are():
+def test_fallback_circle_has_the_circumference_asked_for_wherever_the_weights_are() -> None:
     for row, column in ((300, 370), (20, 370), (550, 20)):
         weights = np.zeros(FRAME_SHAPE)
         weights[row, column] = 1.0

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import open_clip
 import pytest
 import torch
@@ -17,14 +19,14 @@ from acouslic.network import (
 VIT_L = TrunkConfig(image_size=224, patch_size=14, width=1024, layers=24, embed_dim=768)
 
 
-def test_shapes_and_types_of_one_pass(tiny_config):
+def test_shapes_and_types_of_one_pass(tiny_config: NetworkConfig) -> None:
     output = AbdomenNet(tiny_config)(torch.zeros(2, 3, 32, 32))
     assert output.mask_logits.shape == (2, 1, 32, 32)
     assert output.quality_logits.shape == (2, 3)
     assert output.mask_logits.dtype == output.quality_logits.dtype == torch.float32
 
 
-def test_vit_l_has_the_published_size_taps_and_map():
+def test_vit_l_has_the_published_size_taps_and_map() -> None:
     config = NetworkConfig(VIT_L, decoder_width=32)
     with torch.device("meta"):
         network = AbdomenNet(config)
@@ -34,11 +36,11 @@ def test_vit_l_has_the_published_size_taps_and_map():
     assert network(torch.zeros(1, 3, 224, 224, device="meta")).mask_logits.shape == (1, 1, 256, 256)
 
 
-def test_config_survives_its_json(tiny_config):
+def test_config_survives_its_json(tiny_config: NetworkConfig) -> None:
     assert NetworkConfig.from_dict(tiny_config.to_dict()) == tiny_config
 
 
-def test_trunk_equals_open_clip_with_the_same_weights():
+def test_trunk_equals_open_clip_with_the_same_weights() -> None:
     config = TrunkConfig(image_size=28, patch_size=14, width=128, layers=4, embed_dim=32)
     vision = {"image_size": 28, "patch_size": 14, "width": 128, "layers": 4}
     text = {"context_length": 8, "vocab_size": 16, "width": 64, "heads": 1, "layers": 1}
@@ -50,25 +52,25 @@ def test_trunk_equals_open_clip_with_the_same_weights():
         assert torch.allclose(trunk(images), reference(images), atol=1e-5)
 
 
-def test_an_unknown_vision_option_is_refused(tmp_path):
+def test_an_unknown_vision_option_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"embed_dim": 8, "vision_cfg": {"image_size": 32, "qk_norm": true}}')
     with pytest.raises(TypeError, match="qk_norm"):
         TrunkConfig.read(path)
 
 
-def test_no_attention_hides_its_weights(tiny_config):
+def test_no_attention_hides_its_weights(tiny_config: NetworkConfig) -> None:
     trunk = build_trunk(tiny_config.trunk)
     assert not any(isinstance(module, nn.MultiheadAttention) for module in trunk.modules())
 
 
-def test_only_patches_in_the_fan_count(tiny_network):
+def test_only_patches_in_the_fan_count(tiny_network: AbdomenNet) -> None:
     network = tiny_network.eval()
     size, patch = network.config.trunk.image_size, network.config.trunk.patch_size
     grid = network.config.trunk.grid
     images = torch.randn(1, 3, size, size)
     seen = torch.zeros(grid * grid, dtype=torch.bool)
-    seen[network.seen] = True
+    seen[network.fan_patches] = True
     assert 0.5 * grid**2 < seen.sum() < grid**2
     unseen = (~seen).view(grid, grid).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
     changed = torch.where(unseen, images + 5, images)
@@ -80,7 +82,7 @@ def test_only_patches_in_the_fan_count(tiny_network):
     assert before.taps[0].flatten(2)[:, :, seen].any()
 
 
-def test_pooling_under_a_mask_takes_what_the_mask_covers():
+def test_pooling_under_a_mask_takes_what_the_mask_covers() -> None:
     tap = torch.zeros(1, 2, 4, 4)
     tap[0, 0, :2], tap[0, 1, 2:] = 3.0, 5.0
     logits = torch.full((1, 1, 16, 16), -20.0)
@@ -89,7 +91,9 @@ def test_pooling_under_a_mask_takes_what_the_mask_covers():
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
-def test_attention_is_the_scaled_dot_product_in_every_precision(kind, tolerance):
+def test_attention_is_the_scaled_dot_product_in_every_precision(
+    kind: torch.dtype, tolerance: float
+) -> None:
     whole = torch.randn(3, 2, 3, 20, 16, generator=torch.Generator().manual_seed(0))
     found = attend(*whole.to(kind))
     expected = functional.scaled_dot_product_attention(*whole)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from acouslic import pipeline, selection
 from acouslic.bundle import load_bundle
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM, TYPICAL_AC_MM
 from acouslic.ellipse import Ellipse, circumference_mm
+from acouslic.mask import Outline
 from acouslic.metaimage import Geometry
 from acouslic.segment import StackPrediction
 from acouslic.selection import SelectionConfig
@@ -25,7 +28,7 @@ def grid_logits(ellipse: Ellipse) -> np.ndarray:
     along = (np.cos(angle) * x + np.sin(angle) * y) / ellipse.semi_major_px
     across = (np.cos(angle) * y - np.sin(angle) * x) / ellipse.semi_minor_px
     distance_px = (1 - np.hypot(along, across)) * ellipse.semi_minor_px
-    return np.clip(distance_px / SCALE, -6, 6).astype(np.float16)
+    return np.asarray(np.clip(distance_px / SCALE, -6, 6).astype(np.float16))
 
 
 def prediction(quality: dict[int, float], ellipses: dict[int, Ellipse]) -> StackPrediction:
@@ -39,7 +42,7 @@ def prediction(quality: dict[int, float], ellipses: dict[int, Ellipse]) -> Stack
     return StackPrediction(probabilities, logits)
 
 
-def choose(found: StackPrediction):
+def choose(found: StackPrediction) -> tuple[int, Outline]:
     scores = selection.score_frames(found, TISSUE, CONFIG)
     return selection.choose(scores, TISSUE, outlines(found))
 
@@ -52,14 +55,14 @@ INSIDE = Ellipse(370.0, 300.0, 140.0, 120.0, 30.0)
 CUT_THRICE = Ellipse(333.0, 113.0, 140.5, 106.1, 90.2)
 
 
-def test_the_best_frame_is_outlined_and_measured_as_it_is_written():
+def test_the_best_frame_is_outlined_and_measured_as_it_is_written() -> None:
     frame, outline = choose(prediction({4: 0.9, 8: 0.5}, {4: INSIDE, 8: INSIDE}))
     assert frame == 4
     assert outline.ac_mm == pytest.approx(INSIDE.circumference_px * SPACING_MM, rel=0.01)
     assert outline.ac_mm == circumference_mm(outline.mask, CHALLENGE_FAN.mask(), SPACING_MM)
 
 
-def test_of_two_equal_shapes_the_surer_mask_is_chosen():
+def test_of_two_equal_shapes_the_surer_mask_is_chosen() -> None:
     found = prediction({4: 0.9, 8: 0.9}, {4: INSIDE, 8: INSIDE})
     found.mask_logits[4] *= 0.5
     goodness = selection.evidence(found, TISSUE, CONFIG)[1]
@@ -72,7 +75,9 @@ def test_of_two_equal_shapes_the_surer_mask_is_chosen():
     assert choose(found)[0] == 8
 
 
-def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(caplog):
+def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("INFO")
     found = prediction({4: 0.95, 8: 0.9}, {4: CUT_THRICE, 8: INSIDE})
     even = np.where(TISSUE, found.quality[:, 2], 0)
@@ -81,7 +86,9 @@ def test_a_frame_whose_mask_would_be_misread_gives_way_to_one_nearly_as_good(cap
     assert "frame 4 scores best" in caplog.text
 
 
-def test_a_misread_mask_is_still_written_where_nothing_else_is_as_good(caplog):
+def test_a_misread_mask_is_still_written_where_nothing_else_is_as_good(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     found = prediction({4: 0.95, 8: 0.1}, {4: CUT_THRICE, 8: INSIDE})
     even = np.where(TISSUE, found.quality[:, 2], 0)
     frame, outline = selection.choose(even, TISSUE, outlines(found))
@@ -90,14 +97,18 @@ def test_a_misread_mask_is_still_written_where_nothing_else_is_as_good(caplog):
     assert "differs by" in caplog.text
 
 
-def test_where_no_abdomen_is_seen_a_circle_is_written_on_the_best_frame(caplog):
+def test_where_no_abdomen_is_seen_a_circle_is_written_on_the_best_frame(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     frame, outline = choose(prediction({6: 0.3}, {}))
     assert frame == 6
     assert outline.ac_mm == pytest.approx(TYPICAL_AC_MM, rel=0.01)
     assert "no abdomen is seen" in caplog.text
 
 
-def test_measure_runs_all_stages_and_says_the_same_twice(tiny_bundle, frames):
+def test_measure_runs_all_stages_and_says_the_same_twice(
+    tiny_bundle: Path, frames: np.ndarray
+) -> None:
     stack = Stack("case", frames, Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0)))
     bundle = load_bundle(tiny_bundle)
     first, second = pipeline.measure(stack, bundle), pipeline.measure(stack, bundle)

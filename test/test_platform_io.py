@@ -1,12 +1,13 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from acouslic import files, platform_io
-from acouslic.challenge import FRAME_SHAPE
+from acouslic import files
+from acouslic.challenge import CIRCUMFERENCE_FILE, FRAME_FILE, FRAME_SHAPE, MASK_FILE
 from acouslic.ellipse import Ellipse
 from acouslic.errors import InputError, OutputError
 from acouslic.metaimage import Geometry
@@ -20,7 +21,7 @@ GEOMETRY = Geometry(
 
 
 @pytest.fixture
-def stack(frames) -> Stack:
+def stack(frames: np.ndarray) -> Stack:
     return Stack("case", frames, GEOMETRY)
 
 
@@ -43,36 +44,42 @@ def names_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_is_written_is_whole_and_in_the_inputs_geometry(tmp_path, stack, measurement):
+def test_what_is_written_is_whole_and_in_the_inputs_geometry(
+    tmp_path: Path, stack: Stack, measurement: Measurement
+) -> None:
     write_outputs(tmp_path, stack, measurement, "demo-1")
     assert names_below(tmp_path) == [
         "fetal-abdomen-frame-number.json",
         "fetal-abdominal-circumference.json",
         "images/fetal-abdomen-segmentation/output.mha",
     ]
-    image = sitk.ReadImage(str(tmp_path / platform_io.MASK_FILE))
+    image = sitk.ReadImage(str(tmp_path / MASK_FILE))
     volume = sitk.GetArrayFromImage(image)
     assert volume.dtype == np.uint8
     assert volume.shape == stack.frames.shape
     assert np.flatnonzero(volume.any(axis=(1, 2))).tolist() == [4]
     assert np.array_equal(volume[4], measurement.mask)
     assert Geometry(image.GetSpacing(), image.GetOrigin(), image.GetDirection()) == GEOMETRY
-    assert json.loads((tmp_path / platform_io.FRAME_FILE).read_text()) == 4
-    described = json.loads((tmp_path / platform_io.CIRCUMFERENCE_FILE).read_text())
+    assert json.loads((tmp_path / FRAME_FILE).read_text()) == 4
+    described = json.loads((tmp_path / CIRCUMFERENCE_FILE).read_text())
     assert described["ac_mm"] == 229.1
     assert described["ellipse"]["semi_major_mm"] == pytest.approx(140 * 0.28)
     assert (described["frame"], described["sweep"], described["bundle_id"]) == (4, 3, "demo-1")
 
 
-def test_the_same_measurement_gives_the_same_bytes(tmp_path, stack, measurement):
+def test_the_same_measurement_gives_the_same_bytes(
+    tmp_path: Path, stack: Stack, measurement: Measurement
+) -> None:
     for name in ("a", "b"):
         write_outputs(tmp_path / name, stack, measurement, "demo-1")
     for name in names_below(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_failure_half_way_leaves_nothing(tmp_path, stack, measurement, monkeypatch):
-    def full_disk(*_args):
+def test_a_failure_half_way_leaves_nothing(
+    tmp_path: Path, stack: Stack, measurement: Measurement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_arguments: object) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr(files, "write_json", full_disk)
@@ -81,21 +88,21 @@ def test_a_failure_half_way_leaves_nothing(tmp_path, stack, measurement, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_folder_that_is_a_file_is_refused_before_the_work(tmp_path):
+def test_an_output_folder_that_is_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "output").touch()
     with pytest.raises(OutputError, match="can be written"):
         prepare_output(tmp_path / "output")
 
 
-def test_a_foreign_file_among_the_masks_is_refused(tmp_path):
-    folder = tmp_path / platform_io.MASK_FILE.parent
+def test_a_foreign_file_among_the_masks_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / MASK_FILE.parent
     folder.mkdir(parents=True)
     (folder / "other.mha").touch()
     with pytest.raises(OutputError, match=r"other\.mha"):
         prepare_output(tmp_path)
 
 
-def test_one_file_is_the_input(write_stack, frames):
+def test_one_file_is_the_input(write_stack: Callable[..., Path], frames: np.ndarray) -> None:
     folder = write_stack(frames)
     found = find_input(folder)
     assert found.name == "case.mha"
@@ -104,6 +111,6 @@ def test_one_file_is_the_input(write_stack, frames):
         find_input(folder)
 
 
-def test_a_folder_without_a_file_is_refused(tmp_path):
+def test_a_folder_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found none"):
         find_input(tmp_path)

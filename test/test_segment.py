@@ -1,11 +1,14 @@
 import numpy as np
 import torch
 
+from acouslic.network import AbdomenNet
 from acouslic.preprocess import to_grid
 from acouslic.segment import predict
 
 
-def test_batched_equals_single_and_black_frames_stay_zero(tiny_network, frames):
+def test_batched_equals_single_and_black_frames_stay_zero(
+    tiny_network: AbdomenNet, frames: np.ndarray
+) -> None:
     tissue = np.array([True, False] * 6)
     grid = to_grid(frames[tissue], 32)
     network = tiny_network.eval()
@@ -20,7 +23,9 @@ def test_batched_equals_single_and_black_frames_stay_zero(tiny_network, frames):
     assert not together.mask_logits[~tissue].any()
 
 
-def test_an_ensemble_is_the_mean_of_its_members(tiny_network, frames):
+def test_an_ensemble_is_the_mean_of_its_members(
+    tiny_network: AbdomenNet, frames: np.ndarray
+) -> None:
     tissue = np.array([True, False] * 6)
     grid = to_grid(frames[tissue], 32)
     network = tiny_network.eval()
@@ -31,7 +36,9 @@ def test_an_ensemble_is_the_mean_of_its_members(tiny_network, frames):
     assert not np.allclose(first, second, atol=1e-3)
 
 
-def test_a_stack_is_predicted_the_same_every_time(tiny_network, frames):
+def test_a_stack_is_predicted_the_same_every_time(
+    tiny_network: AbdomenNet, frames: np.ndarray
+) -> None:
     tissue = np.array([True, False] * 6)
     grid = to_grid(frames[tissue], 32)
     results = [predict([tiny_network.eval()], grid, tissue) for _ in range(2)]
