@@ -29,7 +29,7 @@ FRAMES = SWEEPS * FRAMES_PER_SWEEP
 
 
 class Quality(IntEnum):
-    """How well a frame suits the measurement: the one code for it inside the program."""
+    """How well a frame suits the measurement; inside the program nothing else stands for it."""
 
     NONE = 0
     SUBOPTIMAL = 1
