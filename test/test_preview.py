@@ -243,7 +243,7 @@ STRANGE_NAMES = {
     "other letters": "плод_胎児_αβγ_Łódź",
     "accents": "e" + "\u0301" * 300,
     "emoji": "🤰🏽.scan",
-    "broken": "caf\udce9",
+    "broken": "scan\udce9",
     "empty": "",
 }
 
