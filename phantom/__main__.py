@@ -1,19 +1,35 @@
-"""`python -m phantom OUT --cases N --seed S` writes a simulated data set; `--statistics` only
-counts its truth.
-"""
+"""`python -m phantom` writes a simulated data set, or counts what the truth of one looks like."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
+from acouslic.challenge import AC_TABLE, FRAMES, SIMULATED
 from phantom.dataset import write_dataset
-from phantom.statistics import comparison
+from phantom.statistics import RUNS_FILE, TableError, comparison
+
+INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended: 128 and SIGINT's number
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command.
+
+    Args:
+        arguments: those of the command line, or None for the process's own.
+
+    Returns:
+        The exit code: 0, 1 after an error, 130 after Ctrl-C; wrong use ends with 2.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     if (options.out is None) != options.statistics:
@@ -21,55 +37,76 @@ def main(arguments: list[str] | None = None) -> int:
     if options.reference is not None and not options.statistics:
         parser.error("--reference belongs to --statistics")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    cases = range(options.first, options.first + options.cases)
     try:
-        if options.statistics:
-            print(comparison(options.seed, cases, options.reference))
-        else:
-            write_dataset(options.out, seed=options.seed, cases=cases, workers=options.workers)
-    except OSError as error:
-        print(f"phantom: {error}", file=sys.stderr)
+        _run(options)
+    except (OSError, TableError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; the data set is not complete", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 
+def _run(options: argparse.Namespace) -> None:
+    cases = range(options.first, options.first + options.cases)
+    if options.statistics:
+        print(comparison(options.seed, cases, options.reference))
+    else:
+        write_dataset(options.out, seed=options.seed, cases=cases, workers=options.workers)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m phantom",
-        description="Simulated sweep stacks with known truth, in the layout of the challenge's "
-        "training set. They mean nothing for patients.",
+        description="Write simulated sweep stacks with known truth, in the layout of the "
+        f"challenge's training set and marked by {SIMULATED}. They say nothing about patients.",
     )
     parser.add_argument(
-        "out", type=Path, nargs="?", metavar="OUT", help="new or empty folder for the data set"
+        "out",
+        type=Path,
+        nargs="?",
+        metavar="OUT",
+        help="folder for the data set, new or empty (required unless --statistics is given)",
     )
-    parser.add_argument("--cases", type=_at_least(1), required=True, help="number of cases")
+    _add_case_options(parser)
+    _add_statistics_options(parser)
+    return parser
+
+
+def _add_case_options(parser: argparse.ArgumentParser) -> None:
+    cases = f"how many cases, each a stack of {FRAMES} frames (required)"
+    seed = "where chance starts from; case k of a seed is always the same (required)"
+    first = "number of the first case (default: %(default)s)"
+    workers = "how many processes (default: %(default)s)"
+    parser.add_argument("--cases", type=_at_least(1), required=True, metavar="N", help=cases)
+    parser.add_argument("--seed", type=_at_least(0), required=True, metavar="S", help=seed)
+    parser.add_argument("--first", type=_at_least(0), default=0, metavar="K", help=first)
+    parser.add_argument("--workers", type=_at_least(1), default=1, metavar="W", help=workers)
+
+
+def _add_statistics_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seed", type=_at_least(0), required=True, help="case k of a seed never changes"
-    )
-    parser.add_argument(
-        "--first", type=_at_least(0), default=0, help="first case's number (default 0)"
-    )
-    parser.add_argument("--workers", type=_at_least(1), default=1, help="processes (default 1)")
-    parser.add_argument(
-        "--statistics", action="store_true", help="write nothing, print the truth's statistics"
+        "--statistics",
+        action="store_true",
+        help="write nothing; print figures of the truth as a Markdown table (default: off)",
     )
     parser.add_argument(
         "--reference",
         type=Path,
         metavar="DIR",
-        help="folder with the real set's two csv files, to compare with",
+        help=f"folder with the real set's {AC_TABLE.name} and {RUNS_FILE}, for a second column in "
+        "that table (default: none)",
     )
-    return parser
 
 
 def _at_least(lowest: int) -> Callable[[str], int]:
     def number(text: str) -> int:
-        value = int(text)
-        if value < lowest:
+        if not text.isdecimal() or int(text) < lowest:
             raise argparse.ArgumentTypeError(
                 f"expected a whole number of at least {lowest}, found {text}"
             )
-        return value
+        return int(text)
 
     return number
 

@@ -4,13 +4,12 @@ images/stacked_fetal_ultrasound/<uuid>.mha      (840, 562, 744) uint8
 masks/stacked_fetal_abdomen/<uuid>.mha          0 none, 1 optimal, 2 suboptimal
 circumferences/fetal_abdominal_circumferences_per_sweep.csv
 
-and beside them phantoms.json, by which whoever reads the set knows that it is simulated.
+Beside them lies phantoms.json: by it whoever reads the set knows that it is simulated.
 """
 
 import csv
 import hashlib
 import io
-import time
 import uuid
 from dataclasses import dataclass
 from functools import partial
@@ -31,20 +30,24 @@ from dataset.processes import in_processes
 from phantom.render import Renderer, mask_frame
 from phantom.truth import truth
 
+_UUID_BYTES, _UUID_VERSION = 16, 4  # RFC 9562; version 4 is a random one, as the real set's
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One case's line in the table; an AC is None where its sweep has no annotated frame."""
+    """One case's line in the table of circumferences."""
 
     case: int
+    """The case's number."""
     name: str
+    """Its uuid."""
     subject: int
+    """The case that first shows the same subject."""
     ac_mm: tuple[float | None, ...]
-    annotated_frames: int
-    seconds: float
+    """AC of each sweep; None where no frame is annotated."""
 
     def cells(self) -> list[str]:
-        """The line as text."""
+        """The line as text, in the order of TABLE_COLUMNS."""
         acs = ("" if ac is None else repr(ac) for ac in self.ac_mm)
         return [self.name, f"{self.subject:03d}", *acs]
 
@@ -52,32 +55,46 @@ class Row:
 def case_name(seed: int, case: int) -> str:
     """The case's uuid, a function of (seed, case) alone."""
     digest = hashlib.sha256(f"phantom {seed} {case}".encode()).digest()
-    return str(uuid.UUID(bytes=digest[:16], version=4))
+    return str(uuid.UUID(bytes=digest[:_UUID_BYTES], version=_UUID_VERSION))
 
 
-def write_dataset(folder: Path, *, seed: int, cases: range, workers: int) -> list[Row]:
-    """Write the cases and, when all of them stand, their table.
+def write_dataset(folder: Path, *, seed: int, cases: range, workers: int) -> None:
+    """Write cases and, when all of them stand, their table.
 
-    Raises FileExistsError where `folder` already holds something, OSError where it cannot be
-    written.
+    Args:
+        folder: where to; new or empty.
+        seed: the data set's seed.
+        cases: numbers of the cases.
+        workers: number of processes.
+
+    Raises:
+        FileExistsError: the folder holds something.
+        OSError: the folder cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
             f"expected a new or empty folder, found that {folder} holds something"
         )
-    for part in (IMAGES, MASKS, AC_TABLE.parent):
-        (folder / part).mkdir(parents=True)
+    for subfolder in (IMAGES, MASKS, AC_TABLE.parent):
+        (folder / subfolder).mkdir(parents=True)
     made = {"seed": seed, "cases": [cases.start, cases.stop]}
     files.write_json(folder / SIMULATED, made, indent=None)
     job = partial(write_case, folder=folder, seed=seed)
     rows = sorted(in_processes(job, cases, workers, "phantoms"), key=lambda row: row.case)
     _write_table(folder / AC_TABLE, rows)
-    return rows
 
 
 def write_case(case: int, *, folder: Path, seed: int) -> Row:
-    """Write one case's image and mask."""
-    start = time.perf_counter()
+    """Write one case's image and mask.
+
+    Args:
+        case: its number.
+        folder: of the data set.
+        seed: the data set's seed.
+
+    Returns:
+        The case's line in the table.
+    """
     known, name = truth(seed, case), case_name(seed, case)
     renderer = Renderer(known)
     geometry = Geometry.plain(SPACING_MM)
@@ -90,8 +107,6 @@ def write_case(case: int, *, folder: Path, seed: int) -> Row:
         name=name,
         subject=known.subject,
         ac_mm=tuple(label.ac_mm for label in known.labels),
-        annotated_frames=int((known.quality() > 0).sum()),
-        seconds=time.perf_counter() - start,
     )
 
 

@@ -1,4 +1,4 @@
-"""All frames of a case, or some of them: its truth, made visible."""
+"""The frames of a case and their annotation: its truth, made visible."""
 
 from collections.abc import Iterable
 
@@ -14,25 +14,33 @@ from acouslic.challenge import (
     labels_of_quality,
 )
 from phantom.canvas import ANGLES_DEG
-from phantom.scene import Stream, stream
-from phantom.tissue import SweepTissue, sample_texture, sample_wall
+from phantom.chance import Stream, stream
+from phantom.machine import sample_machine
+from phantom.mother import BEYOND_DB, sample_wall
+from phantom.tissue import SweepTissue, sample_texture
 from phantom.truth import Truth
-from phantom.ultrasound import Picture, sample_machine
+from phantom.ultrasound import Picture
 
 
 class Renderer:
     """Renders single frames of one case; a frame does not depend on which others are rendered."""
 
     def __init__(self, truth: Truth) -> None:
+        """Draw all that the frames of a case share.
+
+        Args:
+            truth: the case's.
+        """
         # One thread: cases are spread over processes, and threads would fight for the same cores.
         cv2.setNumThreads(1)
         rng = stream(truth.seed, truth.case, Stream.PICTURE)
         self._truth = truth
         self._picture = Picture(rng, sample_machine(rng, truth.haze))
-        texture, wall = sample_texture(rng), sample_wall(rng, truth.scene)
-        outside_db = float(rng.uniform(-3, 3))
+        texture = sample_texture(rng)
+        wall = sample_wall(rng, truth.scene.subject.mother)
+        beyond_db = rng.uniform(*BEYOND_DB)
         self._tissue = [
-            SweepTissue(sweep.scene, sweep.planes, texture, wall, outside_db)
+            SweepTissue(sweep.scene, sweep.planes, texture, wall, beyond_db)
             for sweep in truth.sweeps
         ]
 
@@ -42,9 +50,11 @@ class Renderer:
         if at >= len(self._truth.sweeps[sweep]):
             return np.zeros(FRAME_SHAPE, np.uint8)
         echo, attenuation = self._tissue[sweep].grids(at)
-        contact = self._truth.sweeps[sweep].contact_db(np.array([at]), ANGLES_DEG[None])[0]
+        contact = self._truth.sweeps[sweep].contact
+        gain_db = contact.gain_db(np.array([at]), ANGLES_DEG[None])[0]
+        # The stream without a further number is the scan's, so frames count from 1.
         rng = stream(self._truth.seed, self._truth.case, Stream.PICTURE, index + 1)
-        return self._picture.frame(rng, echo, attenuation, contact)
+        return self._picture.frame(rng, echo, attenuation, gain_db)
 
     def frames(self, indices: Iterable[int] | None = None) -> np.ndarray:
         """Frames of the stack, (N, 562, 744) uint8; all of them by default."""
@@ -56,8 +66,10 @@ class Renderer:
 
 
 def mask_frame(truth: Truth, index: int) -> np.ndarray:
-    """The annotation of frame `index`, (562, 744) uint8: 1 optimal, 2 suboptimal, clipped by the
-    fan.
+    """The annotation of frame `index`, clipped by the fan.
+
+    Returns:
+        (562, 744) uint8: the challenge's label inside the outline, 0 elsewhere.
     """
     quality = truth.quality()[index]
     if quality == Quality.NONE:

@@ -1,82 +1,126 @@
-"""One case's scene: which fetus, how it lies in which uterus, and all that a scan of it draws by
-chance.
+"""One case's scene: which fetus, and how it lies in which uterus.
 
 Maternal axes: x to the mother's left, y posterior (into the image), z cranial; zero is the uterus's
 centre. Everything is a function of (seed, case): a subject who comes twice brings the same fetus
 and wall, but another scan.
+
+Unless a comment says otherwise, lengths are in units of the fetus's abdominal radius.
 """
 
 from dataclasses import dataclass, replace
-from enum import IntEnum
 
 import numpy as np
 
 from phantom.anatomy import Fetus, sample_fetus
-from phantom.shapes import Ellipsoid, ellipsoid, frame_along, turn
+from phantom.chance import Range, Spread, Stream, stream
+from phantom.shapes import Ellipsoid, ellipsoid, frame_along, turn, unit
 
-BLOCK = (
-    16  # one of sixteen cases is a repeat: 300 cases then have 281 subjects, as the real set has
-)
+# ---- subjects
+
+# In every block of so many cases one subject comes twice: 300 cases then have 281 subjects, as the
+# real set has.
+BLOCK = 16
+# AC of subjects: a normal distribution between limits. Fitted to the training set's statistics.
+AC_MM = Spread(220.0, 54.0)
+AC_LIMITS_MM = Range(142.0, 325.0)
+# The mother; chosen by eye.
+WALL_MM = Range(8.0, 22.0)
+FAT_SHARE = Range(0.35, 0.7)
+BREADTH = Range(0.95, 1.2)
+
+# ---- lie: how the fetus's head is turned away from the mother's, about the line of sight
+
+# Cephalic, breech, transverse, oblique. Fitted to the training set's statistics.
+LIE_PROBABILITIES = (0.47, 0.31, 0.15, 0.07)
+CEPHALIC_RAD, BREECH_RAD, TRANSVERSE_RAD = np.pi, 0.0, np.pi / 2
+OBLIQUE_RAD = (0.7, 2.4, -0.7, -2.4)  # chosen by eye
+HEADING_SD_RAD = 0.20  # chosen by eye
+# Out of the plane across the line of sight: component of a vector of length 1; chosen by eye.
+TILT_SD = 0.24
+
+# ---- uterus: semi-axes along x, y and z; chosen by eye
+
+UTERUS = (1.15, 1.08, 1.25)  # the first times the mother's breadth
+UTERUS_ROOM = Range(-0.12, 0.28)
+UTERUS_STRETCH = (1.5, 0.3, 1.55)  # where the fetus's axis lies along it
+UTERUS_FLUID_MM = (6.0, 5.0, 6.0)
+# The middle of the fetus, one radius cranial of its standard plane, lies about the uterus's centre.
+MIDDLE = (0.0, -0.05, 0.0)
+MIDDLE_SD = (0.18, 0.12, 0.30)
+
+# ---- placenta and cord; chosen by eye
+
+PLACENTA_PREFERENCE = (1.0, 1.2, 0.5)  # for the uterus's sides, front and back, top and bottom
+PLACENTA_WIDTH_MM = Range(50.0, 75.0)
+PLACENTA_THICKNESS_MM = Range(18.0, 32.0)
+CORD_LOOPS = 6
+CORD_PLACE = Range(0.78, 0.95)  # share of the way from the uterus's centre to its wall
+CORD_RADIUS = 0.13
+CORD_HALF_LENGTH = Range(0.4, 0.8)
+
+# ---- between sweeps
+
+# Logarithm of the factor on the fetus's size: pressure, breath, and the spread between real
+# annotations of one fetus. Fitted to the training set's statistics.
+SIZE_LOG_SD = 0.036
+# The fetus turns about x, y and z, and moves; chosen by eye.
+STIR_SD_RAD = (0.05, 0.05, 0.08)
+STIR_SD_MM = 2.0
 
 
-class Stream(IntEnum):
-    """Names of the independent random streams of a case."""
-
-    REPEATS = 0
-    SUBJECT = 1
-    FETUS = 2
-    SCAN = 3
-    PICTURE = 4
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mother:
-    """What of the mother stays the same between scans."""
+    """What stays the same of a mother between scans."""
 
     wall_mm: float
+    """Thickness of the wall in front of the uterus."""
     fat_share: float
+    """Share of the wall that is fat, 0 to 1."""
     breadth: float
+    """Factor on the uterus's breadth."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """A fetus and its mother, who may be scanned more than once."""
 
     seed: int
+    """The data set's seed."""
     number: int
+    """The case that first shows this subject."""
     ac_mm: float
+    """Abdominal circumference."""
     mother: Mother
+    """Whose uterus the fetus lies in."""
 
     def fetus(self, size: float = 1.0) -> Fetus:
-        """The subject's fetus, always the same one but for its size."""
+        """The subject's fetus, always the same one but for a factor on its size."""
         rng = stream(self.seed, self.number, Stream.FETUS)
         return sample_fetus(rng, self.ac_mm * size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Fetus, pose (`rotation` columns = fetal axes in maternal ones, `position` of its zero),
-    uterus, placenta.
-    """
+    """A fetus in a uterus."""
 
     subject: Subject
+    """Who is scanned."""
     fetus: Fetus
+    """The subject's fetus as large as it is now."""
     rotation: np.ndarray
+    """The columns are the fetus's axes in maternal ones, (3, 3)."""
     position: np.ndarray
+    """The fetus's zero, the centre of its standard plane, in maternal axes, (3,) mm."""
     uterus: Ellipsoid
+    """The inside of the uterus."""
     placenta: Ellipsoid
+    """The placenta; what of it lies outside the uterus is not painted."""
     cord: tuple[Ellipsoid, ...]
-
-
-def stream(seed: int, case: int, which: Stream, *more: int) -> np.random.Generator:
-    """The random stream of one purpose of one case."""
-    return np.random.default_rng([seed, case, int(which), *more])
+    """Loops of the umbilical cord."""
 
 
 def subject_of(seed: int, case: int) -> int:
-    """The case that first showed this case's subject; in every block of sixteen one subject comes
-    twice.
-    """
+    """The number of a case's subject: of the case that first shows it."""
     block = case // BLOCK
     rng = stream(seed, block, Stream.REPEATS)
     first, second = sorted(rng.choice(BLOCK, size=2, replace=False))
@@ -84,99 +128,94 @@ def subject_of(seed: int, case: int) -> int:
 
 
 def sample_subject(seed: int, number: int) -> Subject:
-    """The subject that the case `number` of `seed` is the first to show."""
+    """Draw the subject that the case `number` of `seed` is the first to show."""
     rng = stream(seed, number, Stream.SUBJECT)
-    ac_mm = _truncated_normal(rng, mean=220.0, sd=54.0, low=142.0, high=325.0)
+    ac_mm = _sample_ac_mm(rng)
     mother = Mother(
-        wall_mm=float(rng.uniform(8, 22)),
-        fat_share=float(rng.uniform(0.35, 0.7)),
-        breadth=float(rng.uniform(0.95, 1.2)),
+        wall_mm=rng.uniform(*WALL_MM),
+        fat_share=rng.uniform(*FAT_SHARE),
+        breadth=rng.uniform(*BREADTH),
     )
-    return Subject(seed, number, ac_mm, mother)
+    return Subject(seed=seed, number=number, ac_mm=ac_mm, mother=mother)
 
 
 def stirred(rng: np.random.Generator, scene: Scene) -> Scene:
-    """The scene in another sweep: fetus moved and turned a little, its size changed by breath and
-    pressure.
-    """
-    fetus = scene.subject.fetus(size=float(np.exp(rng.normal(0, 0.036))))
-    nudge = (
-        turn(0, rng.normal(0, 0.05)) @ turn(1, rng.normal(0, 0.05)) @ turn(2, rng.normal(0, 0.08))
-    )
+    """The scene in another sweep: the fetus moved, turned and changed in size a little."""
+    fetus = scene.subject.fetus(size=float(np.exp(rng.normal(0, SIZE_LOG_SD))))
+    x, y, z = (turn(axis, rng.normal(0, sd)) for axis, sd in enumerate(STIR_SD_RAD))
     return replace(
         scene,
         fetus=fetus,
-        rotation=nudge @ scene.rotation,
-        position=scene.position + rng.normal(0, 2.0, 3),
+        rotation=x @ y @ z @ scene.rotation,
+        position=scene.position + rng.normal(0, STIR_SD_MM, 3),
     )
 
 
 def sample_scene(rng: np.random.Generator, subject: Subject) -> Scene:
     """Lay the subject's fetus into a uterus."""
     fetus = subject.fetus()
-    r = fetus.radius_mm
     rotation = _sample_lie(rng)
-    along = np.abs(rotation[:, 2])
-    room = rng.uniform(-0.12, 0.28)
-    semi = np.array(
-        [
-            (1.15 * subject.mother.breadth + room + 1.5 * along[0]) * r + 6,
-            (1.08 + room + 0.3 * along[1]) * r + 5,
-            (1.25 + room + 1.55 * along[2]) * r + 6,
-        ]
-    )
-    middle = np.array([rng.normal(0, 0.18), rng.normal(-0.05, 0.12), rng.normal(0, 0.30)]) * r
-    position = middle - rotation[:, 2] * 1.0 * r
-    position[1] = np.clip(position[1], -(semi[1] - 1.0 * r), semi[1] - 1.0 * r)
+    semi_mm = _sample_uterus_mm(rng, subject, fetus, cranial=rotation[:, 2])
     return Scene(
-        subject,
-        fetus,
-        rotation,
-        position,
-        uterus=ellipsoid([0, 0, 0], semi),
-        placenta=_sample_placenta(rng, semi),
-        cord=_sample_cord(rng, semi, r),
+        subject=subject,
+        fetus=fetus,
+        rotation=rotation,
+        position=_sample_position(rng, semi_mm, fetus, cranial=rotation[:, 2]),
+        uterus=ellipsoid([0, 0, 0], semi_mm),
+        placenta=_sample_placenta(rng, semi_mm),
+        cord=tuple(_sample_loop(rng, semi_mm, fetus.radius_mm) for _ in range(CORD_LOOPS)),
     )
+
+
+def _sample_ac_mm(rng: np.random.Generator) -> float:
+    while True:
+        ac_mm = rng.normal(*AC_MM)
+        if AC_LIMITS_MM.low <= ac_mm <= AC_LIMITS_MM.high:
+            return ac_mm
 
 
 def _sample_lie(rng: np.random.Generator) -> np.ndarray:
-    """Fetal axes in maternal ones: cephalic, breech, transverse or oblique lie, any roll, some
-    extra tilt.
-    """
-    kind = rng.choice(4, p=[0.47, 0.31, 0.15, 0.07])
-    transverse, oblique = rng.choice([-1, 1]) * np.pi / 2, rng.choice([0.7, 2.4, -0.7, -2.4])
-    heading = [np.pi, 0.0, transverse, oblique][kind]
-    # The heading turns the fetus's cranial axis from the mother's about the line of sight.
-    axis = turn(1, heading + rng.normal(0, 0.20)) @ np.array([0.0, 0.0, 1.0])
-    axis[1] += rng.normal(0, 0.24)
-    axis /= np.linalg.norm(axis)
-    return np.asarray(frame_along(axis) @ turn(2, rng.uniform(0, 2 * np.pi)))
+    """The fetus's axes in maternal ones, (3, 3): any lie, any roll, and a little tilt."""
+    lie = rng.choice(len(LIE_PROBABILITIES), p=LIE_PROBABILITIES)
+    transverse, oblique = rng.choice([-1, 1]) * TRANSVERSE_RAD, rng.choice(OBLIQUE_RAD)
+    heading = [CEPHALIC_RAD, BREECH_RAD, transverse, oblique][lie]
+    axis = turn(1, heading + rng.normal(0, HEADING_SD_RAD)) @ np.array([0.0, 0.0, 1.0])
+    axis[1] += rng.normal(0, TILT_SD)
+    return np.asarray(frame_along(unit(axis)) @ turn(2, rng.uniform(0, 2 * np.pi)))
 
 
-def _sample_placenta(rng: np.random.Generator, semi: np.ndarray) -> Ellipsoid:
-    direction = rng.normal(0, 1, 3) * np.array([1.0, 1.2, 0.5])
-    direction /= np.linalg.norm(direction)
-    at = direction / np.linalg.norm(direction / semi)
-    width, thick = rng.uniform(50, 75), rng.uniform(18, 32)
-    outward = at / semi**2
-    return ellipsoid(at, [width, width, thick], frame_along(outward / np.linalg.norm(outward)))
+def _sample_uterus_mm(
+    rng: np.random.Generator, subject: Subject, fetus: Fetus, *, cranial: np.ndarray
+) -> np.ndarray:
+    """The uterus's semi-axes, wider where the fetus's axis lies along them, (3,)."""
+    semi = np.array(UTERUS) * [subject.mother.breadth, 1.0, 1.0]
+    stretch = np.array(UTERUS_STRETCH) * np.abs(cranial)
+    semi = semi + rng.uniform(*UTERUS_ROOM) + stretch
+    return np.asarray(semi * fetus.radius_mm + np.array(UTERUS_FLUID_MM))
 
 
-def _sample_cord(rng: np.random.Generator, semi: np.ndarray, r: float) -> tuple[Ellipsoid, ...]:
-    loops = []
-    for _ in range(6):
-        direction = rng.normal(0, 1, 3)
-        at = direction / np.linalg.norm(direction / semi) * rng.uniform(0.78, 0.95)
-        axis = rng.normal(0, 1, 3)
-        size = [0.13 * r, 0.13 * r, rng.uniform(0.4, 0.8) * r]
-        loops.append(ellipsoid(at, size, frame_along(axis / np.linalg.norm(axis))))
-    return tuple(loops)
+def _sample_position(
+    rng: np.random.Generator, semi_mm: np.ndarray, fetus: Fetus, *, cranial: np.ndarray
+) -> np.ndarray:
+    """Where the fetus's zero lies, (3,) mm; from front to back its abdomen stays in the uterus."""
+    middle = rng.normal(MIDDLE, MIDDLE_SD) * fetus.radius_mm
+    position = middle - cranial * fetus.radius_mm
+    room_mm = semi_mm[1] - fetus.radius_mm
+    position[1] = np.clip(position[1], -room_mm, room_mm)
+    return np.asarray(position)
 
 
-def _truncated_normal(
-    rng: np.random.Generator, *, mean: float, sd: float, low: float, high: float
-) -> float:
-    while True:
-        value = float(rng.normal(mean, sd))
-        if low <= value <= high:
-            return value
+def _sample_placenta(rng: np.random.Generator, semi_mm: np.ndarray) -> Ellipsoid:
+    direction = unit(rng.normal(0, 1, 3) * np.array(PLACENTA_PREFERENCE))
+    at = direction / np.linalg.norm(direction / semi_mm)
+    width, thickness = rng.uniform(*PLACENTA_WIDTH_MM), rng.uniform(*PLACENTA_THICKNESS_MM)
+    outward = at / semi_mm**2
+    return ellipsoid(at, [width, width, thickness], frame_along(unit(outward)))
+
+
+def _sample_loop(rng: np.random.Generator, semi_mm: np.ndarray, r: float) -> Ellipsoid:
+    direction = rng.normal(0, 1, 3)
+    at = direction / np.linalg.norm(direction / semi_mm) * rng.uniform(*CORD_PLACE)
+    axis = rng.normal(0, 1, 3)
+    size = [CORD_RADIUS * r, CORD_RADIUS * r, rng.uniform(*CORD_HALF_LENGTH) * r]
+    return ellipsoid(at, size, frame_along(unit(axis)))

@@ -1,11 +1,11 @@
-"""Counts what a set's truth looks like, beside the real training set, without rendering a frame.
+"""Counts what the truth of a set looks like, beside the real training set; renders no frame.
 
-Both come down to the same two tables: every frame's quality (cases, 6, 140) and every sweep's AC
-(cases, 6).
+Both come down to the same two tables: every frame's quality and every sweep's AC.
 """
 
 import ast
 import csv
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,88 +15,90 @@ import numpy as np
 from acouslic.challenge import AC_COLUMNS, AC_TABLE, FRAMES, FRAMES_PER_SWEEP, SWEEPS, Quality
 from phantom.truth import truth
 
+# A public table of the real set's annotated runs; docs/phantom.md says what it lacks.
 RUNS_FILE = "annotated_frames_per_case.csv"
+RUNS_COLUMNS = {"subopt_seq": Quality.SUBOPTIMAL, "opt_seq": Quality.OPTIMAL}
+PERCENTILES, FEW_PERCENTILES = (5, 25, 50, 75, 95), (5, 50, 95)
+SUBJECT_COLUMN = "subject_id"
+# Cases with so many annotated sweeps or more are counted together.
+MANY_SWEEPS = 4
 
 
-@dataclass(frozen=True)
+class TableError(ValueError):
+    """A table of the real set is not what it should be."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Labels:
-    """A set's truth: `quality` (C, 6, 140) uint8, `ac_mm` (C, 6) with NaN for none, and its
-    subjects' number.
-    """
+    """The truth of a set of C cases."""
 
     quality: np.ndarray
+    """Quality of each frame, (C, SWEEPS, FRAMES_PER_SWEEP) uint8."""
     ac_mm: np.ndarray
+    """AC of each sweep, (C, SWEEPS); NaN where no frame is annotated."""
     subjects: int
+    """How many different subjects there are."""
 
 
 def phantom_labels(seed: int, cases: Iterable[int]) -> Labels:
     """The truth of phantom cases."""
     known = [truth(seed, case) for case in cases]
-    quality = np.stack([k.quality().reshape(SWEEPS, FRAMES_PER_SWEEP) for k in known])
     ac_mm = [[np.nan if s.ac_mm is None else s.ac_mm for s in k.labels] for k in known]
-    return Labels(quality, np.array(ac_mm, float), len({k.subject for k in known}))
+    return Labels(
+        quality=np.stack([k.quality().reshape(SWEEPS, FRAMES_PER_SWEEP) for k in known]),
+        ac_mm=np.array(ac_mm, float),
+        subjects=len({k.subject for k in known}),
+    )
 
 
 def reference_labels(folder: Path) -> Labels:
-    """The real set's truth from its AC table and its table of annotated runs.
+    """The real set's truth, from its table of circumferences and the one of annotated runs.
 
-    Raises FileNotFoundError where one of the two files is missing.
+    Raises:
+        OSError: one of the two files cannot be read.
+        TableError: one of them lacks a column or holds something else than expected.
     """
-    with (folder / AC_TABLE.name).open(newline="") as file:
-        acs = list(csv.DictReader(file))
-    with (folder / RUNS_FILE).open(newline="") as file:
-        runs = list(csv.DictReader(file))
+    acs = _read(folder / AC_TABLE.name, (SUBJECT_COLUMN, *AC_COLUMNS))
+    runs = _read(folder / RUNS_FILE, RUNS_COLUMNS)
     quality = np.zeros((len(runs), FRAMES), np.uint8)
-    for case, row in zip(quality, runs, strict=True):
-        for column, value in (("subopt_seq", Quality.SUBOPTIMAL), ("opt_seq", Quality.OPTIMAL)):
-            for first, last in ast.literal_eval(row[column]):
-                case[first : last + 1] = value
-    ac_mm = np.array([[float(row[c]) if row[c] else np.nan for c in AC_COLUMNS] for row in acs])
+    try:
+        for case, row in zip(quality, runs, strict=True):
+            for column, value in RUNS_COLUMNS.items():
+                for first, last in ast.literal_eval(row[column]):
+                    case[first : last + 1] = value
+        ac_mm = [[float(row[c]) if row[c] else np.nan for c in AC_COLUMNS] for row in acs]
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise TableError(
+            f"expected lists of (first, last) frame in {RUNS_FILE} and numbers in "
+            f"{AC_TABLE.name}, found: {error}"
+        ) from error
     return Labels(
-        quality.reshape(-1, SWEEPS, FRAMES_PER_SWEEP),
-        ac_mm,
-        len({row["subject_id"] for row in acs}),
+        quality=quality.reshape(-1, SWEEPS, FRAMES_PER_SWEEP),
+        ac_mm=np.array(ac_mm),
+        subjects=len({row[SUBJECT_COLUMN] for row in acs}),
     )
 
 
 def summary(labels: Labels) -> dict[str, str]:
-    """The figures of one set, by name."""
-    quality, ac = labels.quality, labels.ac_mm
-    cases, annotated = len(quality), (quality > 0).sum((1, 2))
-    known = ac[~np.isnan(ac)]
-    with_ac = ~np.isnan(ac)
-    lengths, runs = _runs(quality > 0)
-    optimal = (quality == Quality.OPTIMAL).sum(2)
-    optimal = optimal[optimal > 0]
-    position = np.nonzero(quality)[2]
-    spread = [np.nanstd(row) / np.nanmean(row) for row in ac if (~np.isnan(row)).sum() > 1]
-    return {
-        "cases (subjects)": f"{cases} ({labels.subjects})",
-        "AC mean ± SD, mm": f"{known.mean():.1f} ± {known.std(ddof=1):.1f}",
-        "AC range, mm": f"{known.min():.0f} to {known.max():.0f}",
-        "AC percentiles 5/25/50/75/95, mm": _percentiles(known, (5, 25, 50, 75, 95)),
-        "AC between a case's sweeps, SD/mean": f"{100 * float(np.mean(spread)):.1f} %",
-        "annotated frames a case: mean": f"{annotated.mean():.1f}",
-        "annotated frames a case: percentiles 5/50/95": _percentiles(annotated, (5, 50, 95)),
-        "annotated frames a case: range": f"{annotated.min()} to {annotated.max()}",
-        "optimal, suboptimal frames a case": f"{(quality == Quality.OPTIMAL).sum() / cases:.1f}, "
-        f"{(quality == Quality.SUBOPTIMAL).sum() / cases:.1f}",
-        "cases without an optimal frame": _share(~(quality == Quality.OPTIMAL).any((1, 2))),
-        "cases without a suboptimal frame": _share(~(quality == Quality.SUBOPTIMAL).any((1, 2))),
-        "sweeps with an AC, by sweep 1..6": " / ".join(f"{x:.0%}" for x in with_ac.mean(0)),
-        "cases with 1/2/3/4+ such sweeps": " / ".join(
-            f"{x:.0%}" for x in np.bincount(np.minimum(with_ac.sum(1), 4), minlength=5)[1:] / cases
-        ),
-        "runs a case": f"{runs / cases:.2f}",
-        "run length, percentiles 5/50/95": _percentiles(lengths, (5, 50, 95)),
-        "optimal frames in a sweep that has any": f"{optimal.mean():.1f}",
-        "position in the sweep, percentiles 5/50/95": _percentiles(position, (5, 50, 95)),
-    }
+    """The figures of one set, by name; nan where so few cases have nothing to count."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of means over nothing
+        return {
+            "cases (subjects)": f"{len(labels.quality)} ({labels.subjects})",
+            **_circumferences(labels.ac_mm),
+            **_annotated_frames(labels.quality),
+            **_annotated_sweeps(~np.isnan(labels.ac_mm)),
+            **_annotated_runs(labels.quality),
+        }
 
 
 def comparison(seed: int, cases: range, reference: Path | None) -> str:
-    """A Markdown table of the phantom's figures, beside the real set's where `reference` holds its
-    two files.
+    """The phantom's figures as a Markdown table, beside the real set's where that is at hand.
+
+    Args:
+        seed: the phantom's seed.
+        cases: numbers of its cases.
+        reference: folder with the real set's two tables, if any.
     """
     columns = [(f"phantom, seed {seed}", summary(phantom_labels(seed, cases)))]
     if reference is not None:
@@ -112,6 +114,80 @@ def comparison(seed: int, cases: range, reference: Path | None) -> str:
     return "\n".join(lines)
 
 
+def _read(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows, names = list(reader), reader.fieldnames or ()
+    missing = [column for column in columns if column not in names]
+    if missing or not rows:
+        raise TableError(
+            f"expected a table with the columns {', '.join(columns)} and at least one row, found "
+            f"{len(rows)} rows and no {', '.join(missing) or 'further ones'} in {path}"
+        )
+    return rows
+
+
+def _circumferences(ac_mm: np.ndarray) -> dict[str, str]:
+    known = ac_mm[~np.isnan(ac_mm)]
+    several = ac_mm[(~np.isnan(ac_mm)).sum(1) > 1]
+    spread = np.nanstd(several, axis=1) / np.nanmean(several, axis=1)
+    return {
+        "AC mean ± SD, mm": f"{known.mean():.1f} ± {known.std(ddof=1):.1f}",
+        "AC range, mm": f"{known.min():.0f} to {known.max():.0f}",
+        f"AC percentiles {_joined(PERCENTILES)}, mm": _percentiles(known, PERCENTILES),
+        "AC between a case's sweeps, SD/mean": f"{100 * spread.mean():.1f} %",
+    }
+
+
+def _annotated_frames(quality: np.ndarray) -> dict[str, str]:
+    annotated = (quality != Quality.NONE).sum((1, 2))
+    optimal, suboptimal = quality == Quality.OPTIMAL, quality == Quality.SUBOPTIMAL
+    return {
+        "annotated frames a case: mean": f"{annotated.mean():.1f}",
+        f"annotated frames a case: percentiles {_joined(FEW_PERCENTILES)}": _percentiles(
+            annotated, FEW_PERCENTILES
+        ),
+        "annotated frames a case: range": f"{annotated.min()} to {annotated.max()}",
+        "optimal, suboptimal frames a case": f"{optimal.sum() / len(quality):.1f}, "
+        f"{suboptimal.sum() / len(quality):.1f}",
+        "cases without an optimal frame": _share(~optimal.any((1, 2))),
+        "cases without a suboptimal frame": _share(~suboptimal.any((1, 2))),
+    }
+
+
+def _annotated_sweeps(is_annotated: np.ndarray) -> dict[str, str]:
+    sweeps = np.minimum(is_annotated.sum(1), MANY_SWEEPS)
+    shares = np.bincount(sweeps, minlength=MANY_SWEEPS + 1)[1:] / len(sweeps)
+    return {
+        f"sweeps with an AC, by sweep 1..{SWEEPS}": " / ".join(
+            f"{x:.0%}" for x in is_annotated.mean(0)
+        ),
+        f"cases with {_joined(range(1, MANY_SWEEPS + 1))}+ such sweeps": " / ".join(
+            f"{x:.0%}" for x in shares
+        ),
+    }
+
+
+def _annotated_runs(quality: np.ndarray) -> dict[str, str]:
+    lengths = _run_lengths(quality != Quality.NONE)
+    optimal = (quality == Quality.OPTIMAL).sum(2)
+    position = np.nonzero(quality)[2]
+    return {
+        "runs a case": f"{len(lengths) / len(quality):.2f}",
+        f"run length, percentiles {_joined(FEW_PERCENTILES)}": _percentiles(
+            lengths, FEW_PERCENTILES
+        ),
+        "optimal frames in a sweep that has any": f"{optimal[optimal > 0].mean():.1f}",
+        f"position in the sweep, percentiles {_joined(FEW_PERCENTILES)}": _percentiles(
+            position, FEW_PERCENTILES
+        ),
+    }
+
+
+def _joined(numbers: Iterable[int]) -> str:
+    return "/".join(str(number) for number in numbers)
+
+
 def _percentiles(values: np.ndarray, at: tuple[int, ...]) -> str:
     return " / ".join(f"{x:.0f}" for x in np.percentile(values, at))
 
@@ -120,10 +196,10 @@ def _share(flags: np.ndarray) -> str:
     return f"{flags.sum()} ({flags.mean():.0%})"
 
 
-def _runs(flags: np.ndarray) -> tuple[np.ndarray, int]:
-    """Lengths of all runs of True along the last axis, and their number."""
+def _run_lengths(flags: np.ndarray) -> np.ndarray:
+    """Lengths of all runs of True along the last axis, (N,)."""
     padded = np.zeros((*flags.shape[:-1], flags.shape[-1] + 2), np.int8)
     padded[..., 1:-1] = flags
     edges = np.diff(padded, axis=-1)
     starts, ends = np.nonzero(edges == 1)[-1], np.nonzero(edges == -1)[-1]
-    return ends - starts, len(starts)
+    return np.asarray(ends - starts)

@@ -1,5 +1,4 @@
-"""The truth of a case from its scene alone: every frame's abdominal section, its quality, every
-sweep's AC.
+"""The truth of a case from its scene alone: sections of the abdomen, qualities, and ACs of sweeps.
 
 Nothing is rendered here, so the truth of hundreds of cases takes seconds.
 """
@@ -14,68 +13,55 @@ from acouslic.challenge import (
     FRAMES_PER_SWEEP,
     SPACING_MM,
     SWEEPS,
-    Quality,
 )
-from phantom.scene import Scene, Stream, sample_scene, sample_subject, stream, subject_of
+from phantom.annotator import Annotator, judge, sample_annotator, view_of
+from phantom.chance import Range, Stream, stream
+from phantom.scene import Scene, sample_scene, sample_subject, subject_of
 from phantom.shapes import Sections
-from phantom.sweep import FAR_MM, NEAR_MM, Sweep, sample_sweeps
+from phantom.sweep import Sweep, sample_sweeps
 
+# Scans to draw until one has an annotated frame; so many that running out of them is a bug.
 ATTEMPTS = 200
+# How many mothers image poorly, and how poorly; fitted to the training set's statistics.
+HAZY_SHARE = 0.18
+HAZE = Range(0.5, 1.0)
 
 
-@dataclass(frozen=True)
-class Rules:
-    """From when on this case's annotator calls a frame suboptimal or optimal; lengths in units of
-    the radius.
-
-    stomach, vein: how much of them must be in the plane (1 = cut through the middle; the whole
-    course), one of the two for suboptimal, both for optimal; tilt: between the plane and the
-    trunk's cross-section; seen: share of the section in view and in contact; never_optimal: the
-    mother images too poorly for a frame to be called optimal.
-    """
-
-    off: float
-    off_optimal: float
-    tilt_deg: float
-    tilt_optimal_deg: float
-    seen: float
-    seen_optimal: float
-    stomach: float
-    stomach_optimal: float
-    vein: float
-    vein_optimal: float
-    shortest_run: int
-    never_optimal: bool
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SweepTruth:
-    """Per frame of one sweep: `quality` (N,), its section's `sections`, and the sweep's AC (None:
-    not annotated).
-    """
+    """What is known about the N frames of one sweep."""
 
     quality: np.ndarray
+    """Quality of each frame, (N,) uint8."""
     merit: np.ndarray
+    """How close each frame is to the standard plane and how much of it is visible, (N,)."""
     sections: Sections
+    """The abdomen's section in each frame."""
     ac_mm: float | None
+    """Circumference in the best frame; None if no frame is annotated."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Truth:
-    """All that is known about a case before a pixel is made; `haze` 0..1 is how poorly the mother
-    images.
-    """
+    """All that is known about a case before a pixel is made."""
 
     seed: int
+    """The data set's seed."""
     case: int
+    """The case's number."""
     subject: int
+    """The case that first shows the same subject."""
     scene: Scene
+    """Fetus and uterus, before the fetus stirs."""
     haze: float
+    """How poorly the mother images: 0 is well, 1 is worst."""
     sweeps: tuple[Sweep, ...]
+    """The six sweeps."""
     labels: tuple[SweepTruth, ...]
+    """What is known about each sweep."""
 
     def quality(self) -> np.ndarray:
-        """Quality of all frames of the stack, (T,) uint8, 0 on the black ones."""
+        """Quality of all frames of the stack, (T,) uint8, `Quality.NONE` on the black ones."""
         whole = np.zeros((SWEEPS, FRAMES_PER_SWEEP), np.uint8)
         for index, label in enumerate(self.labels):
             whole[index, : len(label.quality)] = label.quality
@@ -93,23 +79,35 @@ class Truth:
 
 
 def truth(seed: int, case: int) -> Truth:
-    """The truth of a case; its scan is drawn again until at least one frame is annotated."""
-    subject = subject_of(seed, case)
-    known = sample_subject(seed, subject)
+    """Draw the truth of a case: scan by scan, until one has an annotated frame.
+
+    Raises:
+        RuntimeError: no scan of ATTEMPTS has one.
+    """
+    number = subject_of(seed, case)
+    subject = sample_subject(seed, number)
     for attempt in range(ATTEMPTS):
         rng = stream(seed, case, Stream.SCAN, attempt)
-        scene = sample_scene(rng, known)
+        scene = sample_scene(rng, subject)
         sweeps = sample_sweeps(rng, scene)
-        haze = _sample_haze(rng)
-        rules = _sample_rules(rng, hazy=haze > 0)
-        labels = tuple(_judge(sweep, rules) for sweep in sweeps)
+        haze = rng.uniform(*HAZE) if rng.random() < HAZY_SHARE else 0.0
+        annotator = sample_annotator(rng, hazy=haze > 0)
+        labels = tuple(_label(sweep, annotator) for sweep in sweeps)
         if any(label.ac_mm is not None for label in labels):
-            return Truth(seed, case, subject, scene, haze, sweeps, labels)
+            return Truth(
+                seed=seed,
+                case=case,
+                subject=number,
+                scene=scene,
+                haze=haze,
+                sweeps=sweeps,
+                labels=labels,
+            )
     raise RuntimeError(f"case {case} of seed {seed}: no annotated frame in {ATTEMPTS} scans")
 
 
 def section_mask(sections: Sections, frame: int) -> np.ndarray:
-    """The pixels whose centres lie in the section, (H, W) bool."""
+    """The pixels whose centres lie in a frame's section, (H, W) bool."""
     rows, columns = np.indices(FRAME_SHAPE, dtype=np.float64)
     u = (columns - CHALLENGE_FAN.apex_x_px) * SPACING_MM - sections.centre_u[frame]
     v = (rows - CHALLENGE_FAN.apex_y_px) * SPACING_MM - sections.centre_v[frame]
@@ -117,106 +115,21 @@ def section_mask(sections: Sections, frame: int) -> np.ndarray:
     return np.asarray(quu * u * u + 2 * quv * u * v + qvv * v * v <= 1)
 
 
-def _sample_haze(rng: np.random.Generator) -> float:
-    return float(rng.uniform(0.5, 1.0)) if rng.random() < 0.18 else 0.0
-
-
-def _sample_rules(rng: np.random.Generator, *, hazy: bool) -> Rules:
-    strict = float(rng.normal(0, 0.09))
-    return Rules(
-        off=0.38 * (1 - strict),
-        off_optimal=0.34 * (1 - strict) * float(rng.uniform(0.75, 1.05)),
-        tilt_deg=38 * (1 - strict),
-        tilt_optimal_deg=27 * (1 - strict),
-        seen=0.66 + 0.2 * strict,
-        seen_optimal=0.90 + 0.2 * strict,
-        stomach=0.2 + 0.5 * strict,
-        stomach_optimal=0.25 + strict,
-        vein=0.12,
-        vein_optimal=0.13 + 0.4 * strict,
-        shortest_run=int(rng.integers(2, 5)),
-        never_optimal=hazy,
+def _label(sweep: Sweep, annotator: Annotator) -> SweepTruth:
+    view = view_of(sweep)
+    quality, merit = judge(view, annotator), view.merit(annotator.suboptimal)
+    return SweepTruth(
+        quality=quality,
+        merit=merit,
+        sections=view.sections,
+        ac_mm=_ac_mm(quality, merit, view.sections),
     )
 
 
-def _judge(sweep: Sweep, rules: Rules) -> SweepTruth:
-    """Judge every frame of a sweep as an annotator would, and take the AC of its best frame."""
-    scene = sweep.scene
-    r = scene.fetus.radius_mm
-    planes = sweep.planes.seen_from(scene.rotation, scene.position)
-    sections = scene.fetus.abdomen.sections(planes)
-    normal = planes.normal
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Where the trunk's axis passes the plane, from the standard plane's centre.
-        off = np.abs((planes.origin * normal).sum(1) / normal[:, 2]) / r
-    tilt = np.degrees(np.arccos(np.clip(np.abs(normal[:, 2]), 0, 1)))
-    stomach = np.sqrt(np.clip(scene.fetus.stomach.sections(planes).level, 0, 1))
-    vein = _vein_in_plane(scene, planes.origin, normal)
-    seen = _seen(sweep, sections)
-    real = sections.cut & (sections.semi_axes()[1] > 0.5 * r)
-    landmark = (stomach > rules.stomach) | (vein > rules.vein)
-    possible = real & landmark & (off < rules.off) & (tilt < rules.tilt_deg) & (seen > rules.seen)
-    best = (
-        possible
-        & (off < rules.off_optimal)
-        & (tilt < rules.tilt_optimal_deg)
-        & (seen > rules.seen_optimal)
-        & (stomach > rules.stomach_optimal)
-        & (vein > rules.vein_optimal)
-    )
-    if rules.never_optimal:
-        best = np.zeros_like(best)
-    annotated = _keep_runs(possible, rules.shortest_run)
-    optimal = _keep_runs(best & annotated, 2)
-    quality = np.where(
-        optimal, Quality.OPTIMAL, np.where(annotated, Quality.SUBOPTIMAL, Quality.NONE)
-    ).astype(np.uint8)
-    merit = stomach + vein + seen - off / rules.off - tilt / rules.tilt_deg
-    return SweepTruth(quality, merit, sections, _sweep_ac_mm(quality, merit, sections))
-
-
-def _sweep_ac_mm(quality: np.ndarray, merit: np.ndarray, sections: Sections) -> float | None:
+def _ac_mm(quality: np.ndarray, merit: np.ndarray, sections: Sections) -> float | None:
+    """The circumference in the frame of most merit among those of the best quality."""
     if not quality.any():
         return None
     candidates = np.flatnonzero(quality == quality.max())
     best = candidates[np.argmax(merit[candidates])]
     return float(sections.circumference_mm()[best])
-
-
-def _vein_in_plane(scene: Scene, origin: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """The share of the umbilical vein's intra-hepatic course that lies in the plane, (N,)."""
-    vein = scene.fetus.vein
-    steps = np.linspace(0, 1, 12)[:, None]
-    course = np.concatenate(
-        [vein[0] + (vein[1] - vein[0]) * steps, vein[1] + (vein[2] - vein[1]) * steps]
-    )
-    distance = np.abs((course[None] - origin[:, None]) @ normal[:, :, None])[..., 0]
-    return np.asarray((distance < 0.12 * scene.fetus.radius_mm).mean(1))
-
-
-def _seen(sweep: Sweep, sections: Sections) -> np.ndarray:
-    """The share of the section inside the fan and on lines that touch the skin, (N,)."""
-    rings = [
-        (s, a) for s in (0.35, 0.7, 0.95) for a in np.linspace(0, 2 * np.pi, 16, endpoint=False)
-    ]
-    circle = np.array([[s * np.cos(a), s * np.sin(a)] for s, a in rings])
-    # Cholesky of the ellipse's matrix turns the unit circle into the ellipse.
-    l11 = np.sqrt(np.maximum(sections.quu, 1e-12))
-    l21 = sections.quv / l11
-    l22 = np.sqrt(np.maximum(sections.qvv - l21**2, 1e-12))
-    dv = circle[:, 1] / l22[:, None]
-    du = (circle[:, 0] - l21[:, None] * dv) / l11[:, None]
-    u, v = sections.centre_u[:, None] + du, sections.centre_v[:, None] + dv
-    radius, angle = np.hypot(u, v), np.degrees(np.arctan2(u, v))
-    inside = (radius > NEAR_MM) & (radius < FAR_MM) & (np.abs(angle) < CHALLENGE_FAN.half_angle_deg)
-    return np.asarray((inside & (sweep.contact_db(np.arange(len(sweep)), angle) > -14)).mean(1))
-
-
-def _keep_runs(flags: np.ndarray, shortest: int) -> np.ndarray:
-    """Drop runs that are too short for an annotator to bother, (N,) bool."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    kept = np.zeros_like(flags)
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        if end - start >= shortest:
-            kept[start:end] = True
-    return kept

@@ -1,12 +1,14 @@
 """The truth of phantom cases: geometry against measured ellipses, labels, sweeps, statistics."""
 
 import csv
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from acouslic.challenge import (
+    AC_COLUMNS,
     AC_TABLE,
     CHALLENGE_FAN,
     FRAMES_PER_SWEEP,
@@ -35,7 +37,7 @@ def cases() -> list[Truth]:
     return [truth(11, case) for case in range(12)]
 
 
-def test_section_of_an_ellipsoid_is_the_one_of_its_equation():
+def test_section_of_an_ellipsoid_is_the_one_of_its_equation() -> None:
     shape = ellipsoid([3, -4, 5], [20, 30, 60], turn(0, 0.4) @ turn(2, 0.3))
     lateral = turn(1, 0.2)[:, 0]
     depth = turn(1, 0.2)[:, 1]
@@ -53,25 +55,25 @@ def test_section_of_an_ellipsoid_is_the_one_of_its_equation():
         assert minor[0] <= reach * (1 + 1e-9) and reach <= major[0] * (1 + 1e-9)
 
 
-def test_plane_beside_an_ellipsoid_does_not_cut_it():
+def test_plane_beside_an_ellipsoid_does_not_cut_it() -> None:
     planes = Planes(np.array([[0.0, 0, 9.9], [0, 0, 10.1]]), np.eye(3)[[0, 0]], np.eye(3)[[1, 1]])
     assert ellipsoid([0, 0, 0], [5, 5, 10]).sections(planes).cut.tolist() == [True, False]
 
 
-def test_ramanujan_knows_the_circle_and_a_flat_ellipse():
+def test_ramanujan_knows_the_circle_and_a_flat_ellipse() -> None:
     assert ramanujan(np.array(7.0), np.array(7.0)) == pytest.approx(2 * np.pi * 7)
     # A flat ellipse's perimeter is 4a; the formula's known error there is 0.4 %.
     assert ramanujan(np.array(1.0), np.array(0.0)) == pytest.approx(4, rel=5e-3)
 
 
-def test_fetus_has_the_circumference_it_is_asked_for():
+def test_fetus_has_the_circumference_it_is_asked_for() -> None:
     subject = sample_subject(3, 0)
     for size in (0.9, 1.0, 1.1):
         semi = subject.fetus(size).abdomen.semi
         assert ramanujan(semi[0], semi[1]) == pytest.approx(subject.ac_mm * size)
 
 
-def test_ac_agrees_with_the_ellipse_fitted_to_the_unclipped_mask(cases: list[Truth]):
+def test_ac_agrees_with_the_ellipse_fitted_to_the_unclipped_mask(cases: list[Truth]) -> None:
     for known in cases:
         for sweep, label in enumerate(known.labels):
             if label.ac_mm is None:
@@ -88,14 +90,16 @@ def test_ac_agrees_with_the_ellipse_fitted_to_the_unclipped_mask(cases: list[Tru
             assert ramanujan(a, b) * SPACING_MM == pytest.approx(label.ac_mm, rel=0.01)
 
 
-def test_ac_stands_exactly_where_frames_are_annotated(cases: list[Truth]):
+def test_ac_stands_exactly_where_frames_are_annotated(cases: list[Truth]) -> None:
     for known in cases:
         annotated = known.quality().reshape(SWEEPS, -1).any(axis=1)
         assert annotated.any()
         assert annotated.tolist() == [label.ac_mm is not None for label in known.labels]
 
 
-def test_annotated_frames_are_tissue_and_their_masks_clipped_and_never_mixed(cases: list[Truth]):
+def test_annotated_frames_are_tissue_and_their_masks_clipped_and_never_mixed(
+    cases: list[Truth],
+) -> None:
     fan = CHALLENGE_FAN.mask()
     for known in cases:
         quality, tissue = known.quality(), known.tissue()
@@ -108,7 +112,7 @@ def test_annotated_frames_are_tissue_and_their_masks_clipped_and_never_mixed(cas
     assert not mask_frame(known, int(np.flatnonzero(quality == 0)[0])).any()
 
 
-def test_optimal_frames_lie_closer_to_the_standard_plane(cases: list[Truth]):
+def test_optimal_frames_lie_closer_to_the_standard_plane(cases: list[Truth]) -> None:
     labels = [label for known in cases for label in known.labels]
     merit = {
         value: np.concatenate([label.merit[label.quality == value] for label in labels])
@@ -118,7 +122,7 @@ def test_optimal_frames_lie_closer_to_the_standard_plane(cases: list[Truth]):
     assert optimal > suboptimal > none
 
 
-def test_sweeps_end_in_black_and_go_where_they_should(cases: list[Truth]):
+def test_sweeps_end_in_black_and_go_where_they_should(cases: list[Truth]) -> None:
     for known in cases:
         tissue = known.tissue().reshape(SWEEPS, -1)
         lengths = tissue.sum(axis=1)
@@ -133,7 +137,7 @@ def test_sweeps_end_in_black_and_go_where_they_should(cases: list[Truth]):
             np.testing.assert_allclose(frame @ frame.T, np.eye(2), atol=1e-9)
 
 
-def test_one_subject_in_sixteen_cases_comes_twice_with_the_same_fetus_in_another_scan():
+def test_one_subject_in_sixteen_cases_comes_twice_with_the_same_fetus_in_another_scan() -> None:
     for seed in range(3):
         subjects = [subject_of(seed, case) for case in range(2 * BLOCK)]
         assert len(set(subjects)) == 2 * (BLOCK - 1)
@@ -145,7 +149,7 @@ def test_one_subject_in_sixteen_cases_comes_twice_with_the_same_fetus_in_another
         assert not np.allclose(one.scene.position, other.scene.position)
 
 
-def test_truth_is_the_same_each_time_and_differs_between_cases_and_seeds():
+def test_truth_is_the_same_each_time_and_differs_between_cases_and_seeds() -> None:
     acs = [
         [label.ac_mm for label in truth(*key).labels] for key in ((4, 7), (4, 7), (4, 8), (5, 7))
     ]
@@ -153,7 +157,7 @@ def test_truth_is_the_same_each_time_and_differs_between_cases_and_seeds():
     assert acs[0] != acs[2] and acs[0] != acs[3]
 
 
-def test_statistics_are_near_the_published_ones():
+def test_statistics_are_near_the_published_ones() -> None:
     labels = phantom_labels(1, range(50))
     annotated = (labels.quality > 0).sum((1, 2))
     # The real set: 232 +- 45 mm, 22 frames a case, 38 % of cases without an optimal frame.
@@ -165,7 +169,7 @@ def test_statistics_are_near_the_published_ones():
     assert by_sweep[0] > by_sweep[1:3].mean() > by_sweep[3:].mean() > 0
 
 
-def test_summary_counts_runs_frames_and_sweeps():
+def test_summary_counts_runs_frames_and_sweeps() -> None:
     quality = np.zeros((2, SWEEPS, FRAMES_PER_SWEEP), np.uint8)
     quality[0, 0, 10:14] = [
         Quality.SUBOPTIMAL,
@@ -177,7 +181,7 @@ def test_summary_counts_runs_frames_and_sweeps():
     quality[1, 1, 0] = Quality.SUBOPTIMAL
     ac = np.full((2, SWEEPS), np.nan)
     ac[0, 0], ac[0, 3], ac[1, 1] = 200, 220, 240
-    figures = summary(Labels(quality, ac, subjects=2))
+    figures = summary(Labels(quality=quality, ac_mm=ac, subjects=2))
     assert figures["runs a case"] == "1.50"
     assert figures["annotated frames a case: range"] == "1 to 6"
     assert figures["cases without an optimal frame"] == "1 (50%)"
@@ -186,7 +190,9 @@ def test_summary_counts_runs_frames_and_sweeps():
     assert figures["AC mean ± SD, mm"] == "220.0 ± 20.0"
 
 
-def test_statistics_command_prints_both_columns(tmp_path, capsys):
+def test_statistics_command_prints_both_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with (tmp_path / AC_TABLE.name).open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["uuid", "subject_id", *(f"sweep_{i}_ac_mm" for i in range(1, 7))])
@@ -209,3 +215,25 @@ def test_statistics_command_prints_both_columns(tmp_path, capsys):
     assert "| cases (subjects) | 2 (2) | 2 (1) |" in table
     assert main([*arguments[:-1], str(tmp_path / "nowhere")]) == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (AC_TABLE.name, "uuid,subject_id\na,000\n"),
+        (AC_TABLE.name, ",".join(("uuid", "subject_id", *AC_COLUMNS)) + "\na,000,x,,,,,\n"),
+        (RUNS_FILE, "filestem,opt_seq,subopt_seq\n"),
+        (RUNS_FILE, "filestem,opt_seq,subopt_seq\na,[(1,[]\n"),
+    ],
+)
+def test_wrong_reference_table_is_told_in_one_line(
+    name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = ",".join(("uuid", "subject_id", *AC_COLUMNS))
+    (tmp_path / AC_TABLE.name).write_text(f"{header}\na,000,250.0,,,,,\n")
+    (tmp_path / RUNS_FILE).write_text("filestem,opt_seq,subopt_seq\na,[],[]\n")
+    (tmp_path / name).write_text(text)
+    arguments = ["--statistics", "--cases", "1", "--seed", "1", "--reference", str(tmp_path)]
+    assert main(arguments) == 1
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("error: expected") and name in message and "\n" not in message

@@ -15,7 +15,7 @@ from phantom.truth import truth
 
 
 def store_unrendered(folder: Path, seed: int, number: int, size: int) -> str:
-    """Put a phantom into a cache that is not finished yet; returns its uuid."""
+    """Put a phantom into a cache that is not finished yet, and return its uuid."""
     case = truth(seed, number)
     name, quality = case_name(seed, number), case.quality()
     labels = np.zeros((len(quality), *FRAME_SHAPE), np.uint8)
@@ -24,7 +24,13 @@ def store_unrendered(folder: Path, seed: int, number: int, size: int) -> str:
     frames = np.where(labels > 0, np.uint8(200), np.uint8(20)) * CHALLENGE_FAN.mask()
     frames[~case.tissue()] = 0
     geometry = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
-    ac_mm = [200.0] * 6
-    facts = {"subject": f"s{number}", "ac_mm": ac_mm, "size": size, "fingerprint": ""}
-    store_case(folder, Stack(name, frames, geometry), Labels.from_volume(labels), **facts)
+    store_case(
+        folder,
+        Stack(name, frames, geometry),
+        Labels.from_volume(labels),
+        subject=f"s{number}",
+        ac_mm=[200.0] * 6,
+        size=size,
+        fingerprint="",
+    )
     return name

@@ -1,0 +1,49 @@
+"""Chance: a case's random streams, and the ranges and spreads that values are drawn from.
+
+Who draws a stream's values in another order changes what a seed means: all stacks differ.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """What a random stream is for; streams are independent of each other."""
+
+    REPEATS = 0
+    SUBJECT = 1
+    FETUS = 2
+    SCAN = 3
+    PICTURE = 4
+
+
+class Range(NamedTuple):
+    """Two ends; between them all values are equally likely: `rng.uniform(*range)`."""
+
+    low: float
+    """The lower end."""
+    high: float
+    """The upper end."""
+
+
+class Spread(NamedTuple):
+    """A normal distribution: `rng.normal(*spread)`."""
+
+    mean: float
+    """The mean."""
+    sd: float
+    """The standard deviation."""
+
+
+def stream(seed: int, number: int, purpose: Stream, *more: int) -> np.random.Generator:
+    """Start the random stream for one purpose.
+
+    Args:
+        seed: the data set's seed.
+        number: of the case, the subject or the block of cases.
+        purpose: what is drawn from the stream.
+        more: further numbers, such as the attempt's or the frame's.
+    """
+    return np.random.default_rng([seed, number, int(purpose), *more])
