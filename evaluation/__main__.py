@@ -18,8 +18,9 @@ def run_cases(options: RunOptions) -> int:
 
 def score_cases(options: ScoreOptions) -> None:
     """Score answers as the challenge does, with 95 % intervals."""
-    from evaluation.score import score, table, write_score
+    from evaluation.score import refuse_strangers, score, table, write_score
 
+    refuse_strangers(options.output)
     result = score(options)
     write_score(result, options.output)
     print(table(result))

@@ -13,8 +13,9 @@ from evaluation.intervals import SEED, mean_intervals
 from evaluation.score import SCORED_KEYS, read_score
 
 COMPARISON_FILE = "comparison.json"
+# Cases in the list of those that changed most: as many as one looks at.
 MOST_CHANGED = 10
-# Differences below this are two computers' rounding.
+# Smaller differences come from the rounding of two computers.
 SAME = 1e-9
 LOWER_IS_BETTER = {"FalseNegativeError", "FalsePositiveError", "nae_circumference"}
 # The sign tells over- from underestimation, or the neighbour's side: only the size is good or bad.
@@ -23,23 +24,32 @@ ZERO_IS_BEST = {"HausdorffDistance", "VolumeSimilarity"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of `compare`, in plain types.
-
-    metrics: key to mean_a, mean_b, difference, ci95 (None below two subjects), better, worse, same.
-    changed: the cases whose score changed most, as case, score_a, score_b, difference.
-    """
+    """The result of `compare`, in plain types, as comparison.json holds it."""
 
     a: str
+    """Folder of the first run."""
     b: str
+    """Folder of the second run."""
     n_cases: int
+    """Number of cases, the same in both."""
     metrics: dict[str, dict[str, Any]]
+    """Key to mean_a, mean_b, difference, ci95 (None below two subjects), better, worse, same."""
     changed: list[dict[str, Any]]
+    """The cases whose score changed most: case, score_a, score_b, difference, frame_a, frame_b."""
 
 
 def compare(folder_a: Path, folder_b: Path, *, seed: int = SEED) -> Comparison:
     """Compare two outputs of `score`.
 
     Where zero is best (HausdorffDistance, VolumeSimilarity) sizes are compared, without the sign.
+
+    Args:
+        folder_a: an --output of `score`.
+        folder_b: another one, of the same cases.
+        seed: of the bootstrap that gives the intervals.
+
+    Returns:
+        Means, paired differences and the cases that changed most.
 
     Raises:
         InputError: one is not there, or they are not of the same cases.
@@ -88,9 +98,13 @@ def table(comparison: Comparison) -> str:
 
 
 def write_comparison(comparison: Comparison, output: Path) -> None:
-    """Write comparison.json into a folder."""
+    """Write comparison.json into a folder.
+
+    Raises:
+        OutputError: a file of that name is there that is no comparison.
+    """
     path = output / COMPARISON_FILE
-    files.refuse_foreign_file(path, '"changed"', "a comparison")
+    files.refuse_foreign_file(path, '"mean_a"', "a comparison")
     files.write_json(path, vars(comparison))
 
 

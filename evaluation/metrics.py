@@ -1,7 +1,8 @@
 """The challenge's metrics of a case, and their means over cases, to the official tool's last digit.
 
-Pure functions. Truth is the labels of a stack; a prediction is one (H, W) mask; frames count from
-0, sweeps from 1. Keys are those of the official metrics.json.
+Pure functions. The truth is the labels of a stack, a prediction is one (H, W) mask. Frames count
+from 0, sweeps from 1. Keys are those of the official metrics.json. "The official tool" is
+DIAGNijmegen/ACOUSLIC-AI-evaluation-method.
 """
 
 import math
@@ -17,7 +18,9 @@ from acouslic.challenge import COLUMNS, SWEEPS, Quality
 from acouslic.ellipse import circumference_mm
 from dataset.labels import Labels
 
+# How far the official tool looks for an annotated neighbour, and how its Dice decays on the way.
 NEAREST_FRAMES = 15
+# The official tool's: a frame's width times the greatest distance of a neighbour.
 WORST_HAUSDORFF_PX = float(COLUMNS * NEAREST_FRAMES)
 
 OVERLAP_KEYS = (
@@ -29,7 +32,7 @@ OVERLAP_KEYS = (
     "JaccardCoefficient",
     "DiceCoefficient",
 )
-# What the official tool averages, in its order. NearestAnnotatedFrame is of a case only.
+# What the official tool averages, in its order. NearestAnnotatedFrame it gives of each case only.
 AVERAGED_KEYS = (
     *OVERLAP_KEYS,
     "DiceCoefficientNearestFrame",
@@ -56,19 +59,20 @@ WORST_VALUES: Mapping[str, float] = {
 
 @dataclass(frozen=True)
 class CaseMetrics:
-    """One case's official values, and what lies behind them.
-
-    values: AVERAGED_KEYS to numbers, all finite; nearest_frame: the official NearestAnnotatedFrame.
-    ac_mm, reference_mm: None where the mask gives none, or the sweep has no reference.
-    undefined: keys that the official filter leaves undefined here; their value is 0.
-    """
+    """One case's official values, and what they were computed from."""
 
     values: dict[str, float]
+    """A finite number for each of AVERAGED_KEYS."""
     nearest_frame: int
+    """The official NearestAnnotatedFrame: the frame that Dice and distance refer to."""
     sweep: int | None
+    """The sweep of the chosen frame, 1 to 6; None outside of the stack."""
     ac_mm: float | None
+    """The AC of the mask; None where no ellipse can be fitted."""
     reference_mm: float | None
+    """The AC of the sweep's reference; None where it has none."""
     undefined: tuple[str, ...]
+    """Keys that the official filter leaves undefined here; their value is 0."""
 
 
 def case_metrics(
@@ -85,21 +89,25 @@ def case_metrics(
     Its peculiarities, all kept:
     - outside of the sweeps (-1 for none) the prediction counts as empty and there is no reference;
       the truth is still indexed with -1, which is the stack's LAST frame, annotated or not;
-    - the reference is that of the sweep holding the frame; none there, or no ellipse, is NAE 1;
-    - prediction and truth are cut by the fan, but not the truth of a neighbouring frame;
-    - errors by the filter's names are the other way round, see `overlap`.
+    - the reference is that of the sweep that holds the frame; without it, or without an ellipse,
+      NAE is 1;
+    - prediction and truth are cut by the fan, but the truth of a neighbouring frame is not;
+    - the filter's errors change places, see `overlap`.
 
     Args:
         truth: labels of the stack, its number of frames a multiple of six.
         references_mm: AC of sweeps 1 to 6, None where a sweep has none.
-        prediction: (H, W), what the chosen frame's mask holds, non-zero on the abdomen.
+        prediction: (H, W), the chosen frame's mask, non-zero on the abdomen.
         frame: the chosen frame. The official tool fails on one outside of -1 .. T - 1; here it
             counts as a frame without truth.
         fan_mask: (H, W), non-zero in the field of view.
         spacing_mm: the side of a pixel. The official tool takes 0.28 whatever the file says.
 
+    Returns:
+        The case's values.
+
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit each other.
     """
     _check_shapes(truth, references_mm, prediction, fan_mask)
     fan, sweep = fan_mask != 0, truth.sweep_of(frame)
@@ -118,7 +126,15 @@ def case_metrics(
 
 
 def nae(reference_mm: float | None, ac_mm: float | None) -> float:
-    """Normalised absolute error of the AC, 0..1; 1 where either is missing or infinite."""
+    """Normalised absolute error of the AC, |difference| / larger one.
+
+    Args:
+        reference_mm: the reference; None where the sweep has none.
+        ac_mm: the measured AC; None where there is no ellipse.
+
+    Returns:
+        0 to 1; 1 where either is missing or infinite.
+    """
     if reference_mm is None or ac_mm is None or not math.isfinite(ac_mm):
         return 1.0
     return abs(reference_mm - ac_mm) / max(reference_mm, ac_mm, 1e-6)
@@ -127,9 +143,15 @@ def nae(reference_mm: float | None, ac_mm: float | None) -> float:
 def wfss(truth: Labels, frame: int) -> float:
     """Weighted frame selection score of a frame.
 
-    1 on an optimal frame, or on a suboptimal one where the whole stack has no optimal; 0.6 on a
-    suboptimal one where it has; else 0. Neither fan nor reference matters. A frame that has both
-    labels is optimal.
+    Neither fan nor reference matters. A frame that has both labels is optimal.
+
+    Args:
+        truth: labels of the stack.
+        frame: the chosen frame; -1 for none.
+
+    Returns:
+        1 on an optimal frame, and on a suboptimal one where the stack has no optimal frame; 0.6 on
+        a suboptimal frame of a stack that has an optimal one; else 0.
     """
     quality = truth.quality_of(frame)
     if quality != Quality.SUBOPTIMAL:
@@ -138,22 +160,31 @@ def wfss(truth: Labels, frame: int) -> float:
     return quality.value_in_score if has_optimal else Quality.OPTIMAL.value_in_score
 
 
-def overlap(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
-    """OVERLAP_KEYS of two (H, W) masks by SimpleITK's filter, undefined values as it gives them.
+def overlap(expected: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Overlap of two masks by SimpleITK's filter.
 
-    The official tool hands the truth over first, which the filter takes for the candidate: so its
-    FalseNegativeError is what the PREDICTION has too much, FalsePositiveError what it lacks, and
-    VolumeSimilarity is positive where the prediction is too small. Both masks empty leaves all
-    undefined, an empty prediction FalseNegativeError.
+    The official tool hands the truth over first, and the filter takes its first mask for the
+    candidate. So FalseNegativeError is the share of the PREDICTION outside of the truth,
+    FalsePositiveError the share of the truth that the prediction lacks, and VolumeSimilarity is
+    positive where the prediction is too small.
+
+    Args:
+        expected: (H, W) bool, the truth.
+        predicted: (H, W) bool.
+
+    Returns:
+        OVERLAP_KEYS with their values. Where both masks are empty all are undefined, where only the
+        prediction is empty FalseNegativeError is: then the filter returns infinity or the largest
+        double.
     """
     measures = sitk.LabelOverlapMeasuresImageFilter()
     measures.SetNumberOfThreads(1)
-    measures.Execute(_image(expected), _image(found))
+    measures.Execute(_image(expected), _image(predicted))
     return {key: getattr(measures, f"Get{key}")() for key in OVERLAP_KEYS}
 
 
 def neighbour_metrics(
-    truth: Labels, expected: np.ndarray, found: np.ndarray, frame: int, dice: float
+    truth: Labels, expected: np.ndarray, predicted: np.ndarray, frame: int, dice: float
 ) -> dict[str, float]:
     """Soft Dice, Hausdorff distance in pixels, and the annotated frame that they refer to.
 
@@ -162,6 +193,16 @@ def neighbour_metrics(
     by 1 - distance / 15, and the Hausdorff distance is multiplied by (nearest - chosen), so it is
     negative when the neighbour comes before. Without a neighbour, or with an empty prediction, the
     Hausdorff distance is 744 x 15.
+
+    Args:
+        truth: labels of the stack.
+        expected: (H, W) bool, the chosen frame's truth inside the fan.
+        predicted: (H, W) bool, the prediction inside the fan.
+        frame: the chosen frame.
+        dice: Dice of the two masks.
+
+    Returns:
+        DiceCoefficientNearestFrame, NearestAnnotatedFrame, DiceCoefficientSoft, HausdorffDistance.
     """
     plain = {
         "DiceCoefficientNearestFrame": dice,
@@ -169,28 +210,31 @@ def neighbour_metrics(
         "DiceCoefficientSoft": dice,
         "HausdorffDistance": WORST_HAUSDORFF_PX,
     }
-    if not found.any():
+    if not predicted.any():
         return plain
     if expected.any():
-        return plain | {"HausdorffDistance": hausdorff_px(expected, found)}
+        return plain | {"HausdorffDistance": hausdorff_px(expected, predicted)}
     nearest = nearest_annotated_frame(truth, frame)
     if nearest is None:
         return plain
     neighbour, steps = truth.frame(nearest) != 0, nearest - frame
-    dice_nearest = overlap(neighbour, found)["DiceCoefficient"]
+    dice_nearest = overlap(neighbour, predicted)["DiceCoefficient"]
     return {
         "DiceCoefficientNearestFrame": dice_nearest,
         "NearestAnnotatedFrame": nearest,
         "DiceCoefficientSoft": dice_nearest * (1 - abs(steps) / NEAREST_FRAMES),
-        "HausdorffDistance": hausdorff_px(neighbour, found) * steps,
+        "HausdorffDistance": hausdorff_px(neighbour, predicted) * steps,
     }
 
 
 def nearest_annotated_frame(truth: Labels, frame: int) -> int | None:
-    """The neighbour of a frame that the official tool compares with, or None.
+    """The neighbour of a frame that the official tool compares with.
 
-    It looks within 15 frames, 15 included, and never past the sweep's ends. Not quite the nearest:
-    the closest one BEFORE wins whenever there is one, however near the next one is.
+    It looks within 15 frames, 15 included, and never past the sweep's ends. It is not always the
+    nearest: the closest one BEFORE wins whenever there is one, however near the next one is.
+
+    Returns:
+        A frame's index; None where no frame so near is annotated.
     """
     sweep = truth.sweep_of(frame)
     if sweep is None:
@@ -208,8 +252,8 @@ def nearest_annotated_frame(truth: Labels, frame: int) -> int | None:
 def hausdorff_px(a: np.ndarray, b: np.ndarray) -> float:
     """Hausdorff distance of two filled (H, W) masks in pixels; neither may be empty.
 
-    Between the masks themselves and not their outlines, as SimpleITK's filter has it: a mask
-    inside the other is not as far from it as its outline is.
+    It is between the masks and not between their outlines, as in SimpleITK's filter: a mask inside
+    another one is nearer to it than its outline is to the other's.
     """
     rows = np.flatnonzero((a | b).any(axis=1))
     columns = np.flatnonzero((a | b).any(axis=0))
@@ -227,6 +271,12 @@ def aggregate(cases: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float
 
     The score's "std" is the official tool's: the score formula applied to the three deviations,
     hence near 0.5 for a perfect submission. It is kept for its key and means nothing.
+
+    Args:
+        cases: AVERAGED_KEYS with their values, of each case.
+
+    Returns:
+        `mean` and `std` of each key, and of `score`.
 
     Raises:
         ValueError: there is no case.
@@ -254,7 +304,7 @@ def _image(mask: np.ndarray) -> sitk.Image:
 
 
 def _is_defined(value: float) -> bool:
-    """Whether a filter's value is a number; it returns infinity or the largest double for 0 / 0."""
+    """Whether a filter's value is a number: for 0 / 0 it returns infinity or the largest double."""
     return math.isfinite(value) and abs(value) < sys.float_info.max
 
 

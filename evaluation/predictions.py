@@ -1,7 +1,7 @@
 """Finding and reading predictions: the platform's evaluation input, or one folder a case.
 
-Platform: predictions.json, and <pk>/output/<relative path> for each of its jobs.
-Plain:    <uuid>/ holding what inference.py writes.
+Platform: predictions.json, and <pk>/output/<relative path> for every job in it.
+Plain:    <uuid>/ with what inference.py writes.
 """
 
 import json
@@ -27,7 +27,7 @@ from dataset.labels import Labels, read_labels
 JOBS_FILE = "predictions.json"
 # What `run` writes beside a case's answer: every frame's score.
 SCORES_FILE = "frame_scores.json"
-# What the official tool looks for.
+# The image files that the official tool looks for.
 IMAGE_PATTERNS = ("*.mha", "*.tiff")
 
 
@@ -37,12 +37,16 @@ class PredictionError(AcouslicError):
 
 @dataclass(frozen=True)
 class PredictionFiles:
-    """Where a case's answer lies, or `problem`: why the list of jobs gives no such place."""
+    """Where a case's answer lies."""
 
     case: str
+    """The case's name, its stack's file without .mha."""
     mask_folder: Path
+    """The folder of the mask volume, the only image in it."""
     frame_path: Path
+    """The file with the chosen frame's number."""
     problem: str | None = None
+    """Why the list of jobs does not say where the answer lies; None where it does."""
 
     @classmethod
     def plain(cls, folder: Path) -> "PredictionFiles":
@@ -52,32 +56,38 @@ class PredictionFiles:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A case's answer: `mask` (H, W) is the chosen frame's, zeros where it is not in the stack."""
+    """A case's answer."""
 
     frame: int
+    """The chosen frame, from 0; -1 where there is none."""
     mask: np.ndarray
+    """(H, W), that frame's mask of 0 and 1; zeros where the frame is not in the stack."""
     warnings: tuple[str, ...]
+    """What the official tool lets pass and a reviewer wants to know."""
 
 
 def find_predictions(folder: Path) -> dict[str, PredictionFiles]:
-    """All predictions below a folder, by case, in either layout.
+    """Find all predictions below a folder, in either layout.
+
+    Returns:
+        Where they lie, by case.
 
     Raises:
         InputError: there is none, the list of jobs cannot be read, or two jobs answer one case.
     """
     listed = (folder / JOBS_FILE).is_file()
-    found = _listed_jobs(folder) if listed else _plain_folders(folder)
-    if not found:
+    answers = _listed_jobs(folder) if listed else _plain_folders(folder)
+    if not answers:
         raise InputError(
             expected=f"{JOBS_FILE}, or a folder <uuid> a case, in {folder}",
             found="neither",
             advice="give the platform's evaluation input or what `python -m evaluation run` wrote",
         )
-    by_case = {files.case: files for files in found}
-    for files in found:
-        if by_case[files.case] is not files:
+    by_case = {answer.case: answer for answer in answers}
+    for answer in answers:
+        if by_case[answer.case] is not answer:
             raise InputError(
-                expected=f"one prediction for case {files.case}",
+                expected=f"one prediction for case {answer.case}",
                 found=f"several in {folder / JOBS_FILE}",
                 advice="keep one job a case",
             )
@@ -90,6 +100,9 @@ def read_prediction(files: PredictionFiles, shape: tuple[int, ...]) -> Predictio
     Args:
         files: where it lies.
         shape: (T, H, W) of the case's truth.
+
+    Returns:
+        The answer.
 
     Raises:
         PredictionError: it is missing or not of the challenge's form; names the case.
@@ -111,7 +124,7 @@ def read_prediction(files: PredictionFiles, shape: tuple[int, ...]) -> Predictio
 
 
 def _oddities(frame: int, volume: Labels) -> list[str]:
-    """What the official tool lets pass and a reviewer wants to know."""
+    """The warnings about an answer that can be scored."""
     warnings = []
     if not 0 <= frame < volume.n_frames:
         ends = "" if frame == -1 else "; the official tool fails on it"
@@ -140,10 +153,10 @@ def _read_frame(files: PredictionFiles) -> int:
 
 
 def _mask_file(files: PredictionFiles) -> Path:
-    found = [path for name in IMAGE_PATTERNS for path in sorted(files.mask_folder.glob(name))]
-    if len(found) != 1:
-        raise _broken(files, "exactly one .mha or .tiff", f"{len(found)} in {files.mask_folder}")
-    return found[0]
+    paths = [path for name in IMAGE_PATTERNS for path in sorted(files.mask_folder.glob(name))]
+    if len(paths) != 1:
+        raise _broken(files, "exactly one .mha or .tiff", f"{len(paths)} in {files.mask_folder}")
+    return paths[0]
 
 
 def _plain_folders(folder: Path) -> list[PredictionFiles]:

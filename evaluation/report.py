@@ -24,6 +24,7 @@ from evaluation.options import ReportOptions
 from evaluation.predictions import (
     SCORES_FILE,
     PredictionError,
+    PredictionFiles,
     find_predictions,
     read_prediction,
 )
@@ -35,6 +36,8 @@ ROOM = "evaluation"
 # 300 px wide on the page, so half as many again for sharp screens; about 30 kB a picture at 80.
 PICTURE_WIDTH_PX = 440
 JPEG_QUALITY = 80
+# Where there is no stack: the fan is seen, and both outlines on it.
+EMPTY_FAN_GREY = 40
 HEADLINES: Mapping[str, str] = {
     "score": "Score",
     "nae_circumference": "Relative error of the AC (NAE)",
@@ -56,27 +59,36 @@ DETAILS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame as a data URI, and what it shows."""
+    """A frame with outlines."""
 
     uri: str
+    """The picture as a data URI."""
     caption: str
+    """What it shows."""
 
 
 @dataclass(frozen=True)
 class CaseView:
-    """What the page shows of one case; `curves` is SVG."""
+    """What the page shows of one case."""
 
     case: Mapping[str, Any]
+    """Its entry of `cases` in metrics.json."""
     pictures: tuple[Picture, ...]
+    """The chosen frame, and a better one where another should have been chosen."""
     curves: str
+    """The scores along the six sweeps, as SVG."""
     ac_error_mm: float | None
+    """Size of the AC's error; None without a measured or a reference AC."""
 
 
 @dataclass(frozen=True)
 class _Job:
+    """What a process needs to draw one case."""
+
     case: Mapping[str, Any]
     truth: TruthCase
     predictions: Path
+    answer: PredictionFiles | None
     image_path: Path | None
 
 
@@ -116,16 +128,26 @@ def _jobs(result: Mapping[str, Any], images: Path | None) -> list[_Job]:
             found="none any more",
             advice="score again",
         )
+    predictions = Path(settings["predictions"])
+    answers = find_predictions(predictions)
     jobs = []
     for case in result["cases"]:
-        entry = truth[case["case"]]
-        image_path = _image_path(entry, images)
-        jobs.append(_Job(case, entry, Path(settings["predictions"]), image_path))
+        name = case["case"]
+        image_path = _image_path(truth[name], images)
+        jobs.append(_Job(case, truth[name], predictions, answers.get(name), image_path))
     return jobs
 
 
 def render(result: Mapping[str, Any], views: Sequence[CaseView]) -> str:
-    """The page's HTML; it refers to nothing outside of itself."""
+    """Fill in the page.
+
+    Args:
+        result: the content of metrics.json.
+        views: what to show of each case, in their order on the page.
+
+    Returns:
+        HTML that refers to nothing outside of itself.
+    """
     cases = result["cases"]
     return page.render(
         ROOM,
@@ -196,7 +218,7 @@ def _pictures(job: _Job, labels: Labels) -> list[Picture]:
 
 
 def _best_frame(runs: Sequence[tuple[int, int, str]]) -> int | None:
-    """The middle of the longest optimal run, or of the longest suboptimal one."""
+    """The middle of the longest optimal run, else of the longest suboptimal one."""
     if not runs:
         return None
     first, last, _ = max(runs, key=lambda run: (run[2] == "optimal", run[1] - run[0]))
@@ -225,7 +247,7 @@ def _draw(job: _Job, frame: int, predicted: np.ndarray, expected: np.ndarray) ->
 def _read_frame(path: Path | None, frame: int, shape: tuple[int, int]) -> np.ndarray:
     """One frame of a stack, (H, W) uint8; the empty fan where there is no stack."""
     if path is None:
-        return np.where(CHALLENGE_FAN.mask(shape), 40, 0).astype(np.uint8)
+        return np.where(CHALLENGE_FAN.mask(shape), EMPTY_FAN_GREY, 0).astype(np.uint8)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -242,12 +264,11 @@ def _read_frame(path: Path | None, frame: int, shape: tuple[int, int]) -> np.nda
 
 
 def _predicted_mask(job: _Job, labels: Labels) -> np.ndarray:
-    files = find_predictions(job.predictions).get(str(job.case["case"]))
     try:
-        if files is not None:
-            return read_prediction(files, labels.shape).mask
+        if job.answer is not None:
+            return read_prediction(job.answer, labels.shape).mask
     except PredictionError:
-        pass  # scored as the worst, and said so in the case's warnings
+        pass  # It was scored as the worst, as the case's warnings say.
     return np.zeros(labels.frame_shape, np.uint8)
 
 

@@ -1,6 +1,8 @@
-"""Rules for choosing the frame, by name: the one that ships and lazy ones to compare it with.
+"""Rules for choosing the frame, by name: the one that ships and simple ones to compare it with.
 
-All see the same prediction and are followed by the same outline and measurement.
+A rule takes the network's prediction for a stack, which of its T frames show tissue (T,), and the
+bundle's selection settings. It returns a score for each frame, (T,); the highest one is chosen.
+Outline and measurement that follow are the same for all.
 """
 
 from collections.abc import Mapping

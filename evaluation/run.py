@@ -29,6 +29,8 @@ from evaluation.predictions import SCORES_FILE, PredictionFiles, read_prediction
 from evaluation.rules import RULES
 
 RUN_FILE = "run.json"
+RUN_MARK = '"bundle_id"'
+# Decimals of a frame's score: a curve on a page shows three.
 SCORE_DIGITS = 5
 log = logging.getLogger(__name__)
 
@@ -43,18 +45,22 @@ CASE = files.FolderKind("answer", _owned)
 
 @dataclass
 class Record:
-    """How a run went, kept in run.json and brought up to date after every case.
-
-    seconds: wall time of each case done, reading not counted; failed: each case's error.
-    """
+    """How a run went: the content of run.json, brought up to date after every case."""
 
     bundle_id: str
+    """The id of the bundle that gave the answers."""
     simulated: bool
+    """Whether the bundle was trained on simulated images."""
     dataset: str
+    """The data set's folder."""
     device: str
+    """What computed: cpu or cuda."""
     rule: str
+    """How the frames were chosen."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each finished case, without reading its stack."""
     failed: dict[str, str] = field(default_factory=dict)
+    """The error of each case that failed."""
 
     def write(self, output: Path) -> None:
         """Write run.json, whole or not at all."""
@@ -62,15 +68,20 @@ class Record:
 
 
 def run(options: RunOptions) -> Record:
-    """Run what is not done yet. A case that fails is recorded, and the others go on.
+    """Run the cases that have no answer yet. One that fails is recorded, and the others go on.
+
+    Returns:
+        What run.json says in the end.
 
     Raises:
         InputError: no stacks, an unknown case, or answers of another bundle in the output.
+        OutputError: the output is a stranger's folder, or another run writes to it.
         BundleError: the bundle is not whole.
     """
     stacks = find_stacks(options)
-    bundle = load_bundle(options.model, choose_device(options.device))
     files.refuse_foreign_folder(options.output, RUN_FILE, "a run")
+    files.refuse_foreign_file(options.output / RUN_FILE, RUN_MARK, "a run's record")
+    bundle = load_bundle(options.model, choose_device(options.device))
     options.output.mkdir(parents=True, exist_ok=True)
     with files.claim(options.output) as is_ours:
         if not is_ours:
@@ -100,7 +111,10 @@ def _run_cases(stacks: Sequence[Path], bundle: Bundle, options: RunOptions) -> R
 
 
 def find_stacks(options: RunOptions) -> list[Path]:
-    """The stacks to run over, by name.
+    """Find the stacks to run over.
+
+    Returns:
+        Their files, by name or in the order of `options.cases`.
 
     Raises:
         InputError: there are none, or a named one is not there.
@@ -121,7 +135,7 @@ def find_stacks(options: RunOptions) -> list[Path]:
 
 
 class _ReadAhead:
-    """Reads stacks in order, each while its forerunner is worked on; at most two are held."""
+    """Reads the next stack while the network works on the last one; at most two are in memory."""
 
     def __init__(self, paths: Sequence[Path], pool: ThreadPoolExecutor) -> None:
         self._paths = iter(paths)
@@ -130,7 +144,7 @@ class _ReadAhead:
         self._begin()
 
     def take(self) -> Stack:
-        """The next stack, once; raises what reading it raised."""
+        """The next stack; an error of reading it is raised here."""
         reading, self._reading = self._reading, None
         if reading is None:
             raise IndexError("all stacks are taken")
@@ -154,14 +168,14 @@ def _run_case(
         measurement = measure(stack, bundle, RULES[options.rule])
         _write_case(options.output, stack, measurement, bundle.id)
         record.seconds[name] = round(time.perf_counter() - start, 3)
-    # Whatever it is, it is this case's, and the others are not to wait for its cure.
+    # Whatever it is, it belongs to this case; the others need not wait until it is mended.
     except Exception as error:
         record.failed[name] = f"{type(error).__name__}: {error}"
         log.exception("case %s failed", name)
 
 
 def _write_case(output: Path, stack: Stack, measurement: Measurement, bundle_id: str) -> None:
-    """Written beside its place and moved there whole: a folder of that name is a case done."""
+    """Write a case's answer, whole or not at all: a folder of that name is a finished case."""
     scores = [round(float(score), SCORE_DIGITS) for score in measurement.frame_scores]
     with files.new_folder(output / stack.name, CASE, overwrite=True) as partial:
         write_outputs(partial, stack, measurement, bundle_id)

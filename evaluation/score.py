@@ -31,6 +31,9 @@ from evaluation.predictions import (
 )
 
 METRICS_FILE, CASES_FILE = "metrics.json", "cases.csv"
+# What `settings` says of the bootstrap; by this our metrics.json differs from the official one.
+RESAMPLED = "subjects"
+METRICS_MARK = f'"over": "{RESAMPLED}"'
 # Written by `run` beside the predictions, and by the phantom beside its data.
 PROVENANCE_FILES = ("run.json", "provenance.json")
 SCORE_TERMS = ("nae_circumference", "wfss", "DiceCoefficientSoft")
@@ -52,15 +55,21 @@ CASE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to score one case; no prediction where it is missing."""
+    """What a process needs to score one case."""
 
     truth: TruthCase
+    """Where the case's truth lies."""
     prediction: PredictionFiles | None
+    """Where its answer lies; None where it is missing."""
     fov_mask: Path | None
+    """Image file of the field of view; None takes the project's own fan."""
 
 
 def score(options: ScoreOptions) -> dict[str, Any]:
-    """Score all cases; the content of metrics.json.
+    """Score all cases.
+
+    Returns:
+        The content of metrics.json.
 
     Raises:
         InputError: truth or predictions cannot be found, or a prediction has no truth.
@@ -68,13 +77,13 @@ def score(options: ScoreOptions) -> dict[str, Any]:
     """
     truth = _only(options.cases, find_truth(options.truth), options.truth)
     truth = _with_subjects(truth, options.subjects)
-    found = find_predictions(options.predictions)
+    answers = find_predictions(options.predictions)
     if options.cases is not None:
-        found = {case: files for case, files in found.items() if case in truth}
-    _refuse_surplus(found.keys() - truth.keys())
+        answers = {case: answer for case, answer in answers.items() if case in truth}
+    _refuse_surplus(answers.keys() - truth.keys())
     if not options.allow_missing:
-        _refuse_missing(truth.keys() - found.keys())
-    jobs = [Job(truth[case], found.get(case), options.fov_mask) for case in sorted(truth)]
+        _refuse_missing(truth.keys() - answers.keys())
+    jobs = [Job(truth[case], answers.get(case), options.fov_mask) for case in sorted(truth)]
     scored = in_processes(score_case, jobs, options.workers, "scored")
     cases = sorted(scored, key=lambda case: str(case["case"]))
     if not options.allow_missing:
@@ -89,10 +98,23 @@ def score(options: ScoreOptions) -> dict[str, Any]:
     }
 
 
-def write_score(result: Mapping[str, Any], output: Path) -> None:
-    """Write metrics.json and cases.csv into a folder."""
-    files.refuse_foreign_file(output / METRICS_FILE, '"settings"', "a score")
+def refuse_strangers(output: Path) -> None:
+    """Make sure that a score may be written into a folder.
+
+    Raises:
+        OutputError: a metrics.json or cases.csv is there that is not ours.
+    """
+    files.refuse_foreign_file(output / METRICS_FILE, METRICS_MARK, "a score")
     files.refuse_foreign_file(output / CASES_FILE, ",".join(CASE_COLUMNS), "a score")
+
+
+def write_score(result: Mapping[str, Any], output: Path) -> None:
+    """Write metrics.json and cases.csv into a folder.
+
+    Raises:
+        OutputError: a file of such a name is there that is not ours.
+    """
+    refuse_strangers(output)
     files.write_json(output / METRICS_FILE, result)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, CASE_COLUMNS, extrasaction="ignore")
@@ -103,10 +125,13 @@ def write_score(result: Mapping[str, Any], output: Path) -> None:
 
 
 def read_score(folder: Path) -> dict[str, Any]:
-    """What `write_score` wrote.
+    """Read what `write_score` wrote.
+
+    Returns:
+        The content of metrics.json.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or another one.
     """
     path = folder / METRICS_FILE
     try:
@@ -134,7 +159,10 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def score_case(job: Job) -> dict[str, Any]:
-    """One case's line of metrics.json; a missing or broken prediction gets the worst values.
+    """Score one case; a missing or broken prediction gets the worst values.
+
+    Returns:
+        The case's entry of `cases` in metrics.json.
 
     Raises:
         InputError: the case's truth is broken.
@@ -243,7 +271,7 @@ def _describe(options: ScoreOptions, cases: Sequence[Mapping[str, Any]]) -> dict
         "allow_missing": options.allow_missing,
         "n_cases": len(cases),
         "n_subjects": len({case["subject_id"] for case in cases}),
-        "bootstrap": {"over": "subjects", "resamples": RESAMPLES, "seed": options.seed},
+        "bootstrap": {"over": RESAMPLED, "resamples": RESAMPLES, "seed": options.seed},
         "bundle_id": next((note["bundle_id"] for note in notes if "bundle_id" in note), None),
         "simulated": (options.truth / SIMULATED).is_file()
         or any(note.get("simulated") is True for note in notes),
