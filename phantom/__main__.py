@@ -30,12 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 after an error, 130 after Ctrl-C; wrong use ends with 2.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    command_line = parser()
+    options = command_line.parse_args(arguments)
     if (options.out is None) != options.statistics:
-        parser.error("give either OUT, to write a data set there, or --statistics")
+        command_line.error("give either OUT, to write a data set there, or --statistics")
     if options.reference is not None and not options.statistics:
-        parser.error("--reference belongs to --statistics")
+        command_line.error("--reference belongs to --statistics")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         _run(options)
@@ -56,42 +56,43 @@ def _run(options: argparse.Namespace) -> None:
         write_dataset(options.out, seed=options.seed, cases=cases, workers=options.workers)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """The command line: what it takes, and help on it."""
+    command_line = _Parser(
         prog="python -m phantom",
         description="Write simulated sweep stacks with known truth, in the layout of the "
         f"challenge's training set and marked by {SIMULATED}. They say nothing about patients.",
     )
-    parser.add_argument(
+    command_line.add_argument(
         "out",
         type=Path,
         nargs="?",
         metavar="OUT",
         help="folder for the data set, new or empty (required unless --statistics is given)",
     )
-    _add_case_options(parser)
-    _add_statistics_options(parser)
-    return parser
+    _add_case_options(command_line)
+    _add_statistics_options(command_line)
+    return command_line
 
 
-def _add_case_options(parser: argparse.ArgumentParser) -> None:
+def _add_case_options(command_line: argparse.ArgumentParser) -> None:
     cases = f"how many cases, each a stack of {FRAMES} frames (required)"
     seed = "where chance starts from; case k of a seed is always the same (required)"
     first = "number of the first case (default: %(default)s)"
     workers = "how many processes (default: %(default)s)"
-    parser.add_argument("--cases", type=_at_least(1), required=True, metavar="N", help=cases)
-    parser.add_argument("--seed", type=_at_least(0), required=True, metavar="S", help=seed)
-    parser.add_argument("--first", type=_at_least(0), default=0, metavar="K", help=first)
-    parser.add_argument("--workers", type=_at_least(1), default=1, metavar="W", help=workers)
+    command_line.add_argument("--cases", type=_at_least(1), required=True, metavar="N", help=cases)
+    command_line.add_argument("--seed", type=_at_least(0), required=True, metavar="S", help=seed)
+    command_line.add_argument("--first", type=_at_least(0), default=0, metavar="K", help=first)
+    command_line.add_argument("--workers", type=_at_least(1), default=1, metavar="W", help=workers)
 
 
-def _add_statistics_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _add_statistics_options(command_line: argparse.ArgumentParser) -> None:
+    command_line.add_argument(
         "--statistics",
         action="store_true",
         help="write nothing; print figures of the truth as a Markdown table (default: off)",
     )
-    parser.add_argument(
+    command_line.add_argument(
         "--reference",
         type=Path,
         metavar="DIR",

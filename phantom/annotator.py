@@ -26,7 +26,7 @@ class Demand:
     visible: float
     """Least share of the abdomen's section that can be seen, 0 to 1."""
     stomach: float
-    """Least extent of the stomach, 0 to 1."""
+    """Least size of the stomach's section, 0 to 1."""
     vein: float
     """Least share of the umbilical vein, 0 to 1."""
 
@@ -38,7 +38,7 @@ class Stricter:
     visible: float
     """To the share of the section."""
     stomach: float
-    """To the stomach's extent."""
+    """To the size of the stomach's section."""
     vein: float
     """To the umbilical vein's share."""
 
@@ -47,22 +47,22 @@ SUBOPTIMAL = Demand(off=0.38, tilt_deg=38.0, visible=0.66, stomach=0.20, vein=0.
 SUBOPTIMAL_STRICTER = Stricter(visible=0.2, stomach=0.5, vein=0.0)
 OPTIMAL = Demand(off=0.34, tilt_deg=27.0, visible=0.90, stomach=0.25, vein=0.13)
 OPTIMAL_STRICTER = Stricter(visible=0.2, stomach=1.0, vein=0.4)
-# Annotators' strictness has this SD about 0; the greatest values shrink by it: 0.1 is a tenth less.
+# Annotators' strictness has this SD about 0; at 0.1 the greatest values of a demand are 10 % less.
 STRICTNESS_SD = 0.09
 # Annotators differ further in how near an optimal frame has to be: a factor on that distance.
 OPTIMAL_OFF_FACTOR = Range(0.75, 1.05)
-# Runs of fewer frames are left out; the first is drawn for each annotator, from 2 to 4.
+# Runs of fewer frames are left out: the least and the greatest such number among annotators.
 SHORTEST_RUN = (2, 4)
 SHORTEST_OPTIMAL_RUN = 2
 # A section whose minor semi-axis is less than so many radii is no abdomen any more; chosen by eye.
 LEAST_MINOR_AXIS = 0.5
 
-# How the section is probed for what can be seen: rings, in semi-axes, and points on each; and the
-# gain below which a line shows nothing. Chosen by eye.
+# How much of a section can be seen is counted on rings, in units of its semi-axes, at so many
+# points each; a line with less gain shows nothing. Chosen by eye.
 RINGS, POINTS_ON_RING = (0.35, 0.7, 0.95), 16
 LEAST_GAIN_DB = -14.0
-# The umbilical vein is probed at so many points from navel to bend and from bend to sinus; those
-# this near to the plane, in abdominal radii, are in it. Chosen by eye.
+# How much of the vein lies in a plane is counted at so many points from navel to bend, and as many
+# from bend to sinus: those that are this near to it, in abdominal radii. Chosen by eye.
 VEIN_POINTS = 12
 VEIN_NEAR = 0.12
 
@@ -96,7 +96,7 @@ class View:
     visible: np.ndarray
     """Share of the section that lies in the fan, on lines that touch the skin."""
     stomach: np.ndarray
-    """Extent of the stomach in the plane: 1 if the plane passes its middle, 0 if it misses it."""
+    """Size of the stomach's section: 1 through its middle, 0 if the plane misses it."""
     vein: np.ndarray
     """Share of the umbilical vein's course in the plane."""
 
@@ -148,14 +148,12 @@ def view_of(sweep: Sweep) -> View:
 
 def judge(view: View, annotator: Annotator) -> np.ndarray:
     """The quality that an annotator gives to the frames of a sweep, (N,) uint8."""
-    asked = annotator.suboptimal
-    landmark = (view.stomach > asked.stomach) | (view.vein > asked.vein)
-    annotated = _long_runs(view.is_abdomen & landmark & view.meets(asked), annotator.shortest_run)
-    asked = annotator.optimal
-    landmarks = (view.stomach > asked.stomach) & (view.vein > asked.vein)
-    is_best = annotated & landmarks & view.meets(asked)
-    if annotator.never_optimal:
-        is_best = np.zeros_like(is_best)
+    least = annotator.suboptimal
+    landmark = (view.stomach > least.stomach) | (view.vein > least.vein)
+    annotated = _long_runs(view.is_abdomen & landmark & view.meets(least), annotator.shortest_run)
+    most = annotator.optimal
+    landmarks = (view.stomach > most.stomach) & (view.vein > most.vein)
+    is_best = annotated & landmarks & view.meets(most) & (not annotator.never_optimal)
     optimal = _long_runs(is_best, SHORTEST_OPTIMAL_RUN)
     quality = np.where(annotated, Quality.SUBOPTIMAL, Quality.NONE)
     return np.where(optimal, Quality.OPTIMAL, quality).astype(np.uint8)

@@ -29,13 +29,14 @@ GAIN_FLAT_MM = 25.0  # down to here the gain makes up for all that is lost
 FAR_BOOST_GRAY = Range(0.0, 16.0)
 FAR_BOOST_FROM_MM, FAR_BOOST_OVER_MM = 95.0, 30.0
 NEAR_BOOST_MM = 4.0  # the boost falls by a factor e over this depth
-RING_MM, RING_FADE_MM = Range(1.6, 3.2), 5.0  # from ring to ring; depth over which they fade
-# Lines toward the edges lose: from this share of the half angle on, with the square of what lies
-# beyond it over this divisor. Fully so from one depth on, more below it up to a factor.
+RING_MM, RING_FADE_MM = Range(1.6, 3.2), 5.0  # from ring to ring; they fade by a factor e over this
+# Lines near the fan's edges are darker. The loss begins at EDGE_FROM half angles from the middle,
+# and grows with the square of what is more, divided by EDGE_DIVISOR. It grows with depth as well:
+# it is full at EDGE_FULL_MM, and EDGE_MOST times as much at last.
 EDGE_FROM, EDGE_DIVISOR = 0.45, 0.3
 EDGE_FULL_MM, EDGE_MOST = 40.0, 1.5
-SLANT_SD_GRAY = 5.0  # from the middle to the right edge
-RIPPLE_SD_GRAY = 2.0  # from line to line, a random walk
+SLANT_SD_GRAY = 5.0  # at the fan's right edge; the left one changes as much the other way
+RIPPLE_SD_GRAY = 2.0  # of a random walk from line to line
 _LEAST_SD = 1e-6  # of a random walk, so that nothing divides by 0
 
 
@@ -48,15 +49,15 @@ class Machine:
     gain_gray: float
     """Gray level of average tissue near the probe."""
     loss_db_mm: float
-    """What the gain curve leaves lost below GAIN_FLAT_MM, dB per mm."""
+    """What the gain curve does not make up for below GAIN_FLAT_MM."""
     near_boost_gray: float
     """What is added at the probe's surface."""
     speckle_gray: float
     """Standard deviation of the speckle."""
     edge_loss_db: float
-    """What the lines at the fan's edges lose, up to constant factors."""
+    """Scale of what lines near the fan's edges lose."""
     clutter_db: float
-    """Least echo, at the probe, where fluid is filled by side lobes and reverberation."""
+    """Echo that side lobes and reverberation put into fluid at the probe."""
     reverberation_gray: float
     """Amplitude of the rings below the probe."""
     knee_gray: float

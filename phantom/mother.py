@@ -22,7 +22,7 @@ from phantom.chance import Range
 from phantom.scene import Mother
 from phantom.shapes import Sections
 
-# ---- the wall: skin, fat, fascia, muscle and a second fascia, down each line
+# ---- the wall: from the probe on skin, fat, fascia, muscle and a second fascia
 
 SKIN_DB = Range(4.0, 9.0)
 SKIN_DEPTH_MM = 2.5  # over which the skin's echo falls by a factor e
@@ -33,12 +33,12 @@ SECOND_FASCIA = 0.6  # its echo beside the first one's
 MUSCLE_DB = Range(-7.0, -2.0)
 MUSCLE_TEXTURE_DB = 1.3
 LAYER_EDGE_MM = 1.2
-# Bright lines in the fat: from one to the next, and how far texture bends them, in such steps.
+# Bright lines in the fat: amplitude, distance, and how far the texture bends them, in distances.
 STRIAE_DB = Range(1.0, 3.5)
 STRIAE_STEP_MM = 3.4
 STRIAE_BEND = 0.15
-# The layers' thickness wanders: two waves over the angle, a slow one and a quicker, smaller one,
-# and a slant. Each drifts from frame to frame.
+# The thickness changes over the lines' angles, in radians: a slow wave, a quick one that is a share
+# of it, and a slant, a share of the thickness. Their phases drift by so much a frame.
 RIPPLE_MM = Range(0.4, 1.6)
 SLOW_WAVE, SLOW_DRIFT_RAD = 3.1, 0.05
 QUICK_WAVE, QUICK_DRIFT_RAD, QUICK_SHARE = 7.3, -0.07, 0.6
@@ -51,12 +51,12 @@ BEYOND_DB = Range(-3.0, 3.0)  # mean echo of what lies beyond the uterus, betwee
 BEYOND_TEXTURE_DB, BEYOND_SWELL_DB = 3.0, 4.0
 BEYOND_DB_MM = 0.09
 BEYOND_EDGE_MM = 2.0
-# The uterus's muscle: place behind its inner surface, width, and how far its middle is flat.
+# The uterus's muscle, a band outside of its inner surface (see `band`), and its echo.
 MUSCLE_COAT_MM, MUSCLE_COAT_WIDTH_MM, MUSCLE_COAT_TOP = 4.5, 3.0, 1.5
 MUSCLE_COAT_DB = -2.0
-MUSCLE_COAT_SMOOTHNESS = 0.6  # share of the unevenness beyond that it lacks
-MUSCLE_COAT_DB_MM = 0.07  # less than beyond
-# The lining: a bright line, in part whatever the beam's direction.
+MUSCLE_COAT_SMOOTHNESS = 0.6  # share by which it is less uneven than what lies beyond
+MUSCLE_COAT_DB_MM = 0.07  # by which it attenuates less than what lies beyond
+# The uterus's lining, a bright line; a part of it does not depend on the beam's direction.
 LINING_MM, LINING_WIDTH_MM = 0.5, 1.3
 LINING_DB, LINING_SWELL_DB = 8.5, 3.0
 LINING_DIFFUSE = 0.25
@@ -131,7 +131,7 @@ def sample_wall(rng: np.random.Generator, mother: Mother) -> Wall:
 
 
 def paint_beyond(canvas: Canvas, lumen: Sections, frame: int, beyond_db: float) -> None:
-    """Paint all that lies beyond the uterus and its muscle, over the fetus where it leans on it.
+    """Paint the uterus's muscle and all that lies beyond it.
 
     Args:
         canvas: the frame's grids.

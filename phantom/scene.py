@@ -28,22 +28,22 @@ WALL_MM = Range(8.0, 22.0)
 FAT_SHARE = Range(0.35, 0.7)
 BREADTH = Range(0.95, 1.2)
 
-# ---- lie: how the fetus's head is turned away from the mother's, about the line of sight
+# ---- lie: the angle between the two cranial axes, about the line of sight
 
-# Cephalic, breech, transverse, oblique. Fitted to the training set's statistics.
+# Cephalic, breech, transverse and oblique; fitted to the training set's statistics.
 LIE_PROBABILITIES = (0.47, 0.31, 0.15, 0.07)
 CEPHALIC_RAD, BREECH_RAD, TRANSVERSE_RAD = np.pi, 0.0, np.pi / 2
 OBLIQUE_RAD = (0.7, 2.4, -0.7, -2.4)  # chosen by eye
-HEADING_SD_RAD = 0.20  # chosen by eye
-# Out of the plane across the line of sight: component of a vector of length 1; chosen by eye.
+HEADING_SD_RAD = 0.20  # about these angles; chosen by eye
+# Added to the fetus's cranial axis, of length 1, along the line of sight; chosen by eye.
 TILT_SD = 0.24
 
 # ---- uterus: semi-axes along x, y and z; chosen by eye
 
-UTERUS = (1.15, 1.08, 1.25)  # the first times the mother's breadth
-UTERUS_ROOM = Range(-0.12, 0.28)
-UTERUS_STRETCH = (1.5, 0.3, 1.55)  # where the fetus's axis lies along it
-UTERUS_FLUID_MM = (6.0, 5.0, 6.0)
+UTERUS = (1.15, 1.08, 1.25)  # the first one times the mother's breadth
+UTERUS_ROOM = Range(-0.12, 0.28)  # added to all three
+UTERUS_STRETCH = (1.5, 0.3, 1.55)  # added as far as the fetus's axis lies along them
+UTERUS_FLUID_MM = (6.0, 5.0, 6.0)  # added whatever the fetus's size
 # The middle of the fetus, one radius cranial of its standard plane, lies about the uterus's centre.
 MIDDLE = (0.0, -0.05, 0.0)
 MIDDLE_SD = (0.18, 0.12, 0.30)

@@ -17,10 +17,10 @@ from phantom.shapes import Planes
 
 TRANSVERSE_SWEEPS = 3  # the challenge's protocol: these first, then as many sagittal ones
 
-# Frames that are not black; fitted to the training set's statistics.
+# Frames that are not black; chosen by eye.
 SWEEP_FRAMES = Spread(110.0, 9.0)
 SWEEP_FRAMES_LIMITS = Range(80, FRAMES_PER_SWEEP - 4)
-# The speed's logarithm is smoothed noise of SD 1 times a factor; chosen by eye.
+# The speed's logarithm is noise of SD 1, smoothed, times a factor. Chosen by eye.
 SPEED_SMOOTH_FRAMES = 10
 SPEED_LOG_FACTOR = 2.6
 

@@ -22,9 +22,9 @@ from phantom.sweep import Sweep, sample_sweeps
 
 # Scans to draw until one has an annotated frame; so many that running out of them is a bug.
 ATTEMPTS = 200
-# How many mothers image poorly, and how poorly; fitted to the training set's statistics.
+# Share of scans in which the mother images poorly; fitted to the training set's statistics.
 HAZY_SHARE = 0.18
-HAZE = Range(0.5, 1.0)
+HAZE = Range(0.5, 1.0)  # how poorly; chosen by eye
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,10 +67,10 @@ class Picture:
         """
         machine = self._machine
         coarse = self._levels(echo, attenuation)
-        fine = cv2.resize(coarse, (BEAMS, SAMPLES), interpolation=cv2.INTER_LINEAR)
+        level: np.ndarray = cv2.resize(coarse, (BEAMS, SAMPLES), interpolation=cv2.INTER_LINEAR)
         shift = int(rng.integers(SPARE_BEAMS))
         speckle = self._speckle[int(rng.integers(FIELDS))][:, shift : shift + BEAMS]
-        level = np.asarray(fine + speckle * np.float32(machine.speckle_gray))
+        level += speckle * np.float32(machine.speckle_gray)
         gray = _knee(level, machine.knee_gray) * _touching(contact_db)
         return _scan_convert(np.clip(gray, BLACK, WHITE).astype(np.uint8))
 

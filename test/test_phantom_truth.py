@@ -157,6 +157,23 @@ def test_truth_is_the_same_each_time_and_differs_between_cases_and_seeds() -> No
     assert acs[0] != acs[2] and acs[0] != acs[3]
 
 
+# Suboptimal and optimal frames of the first forty cases of seed 1.
+GOLDEN_COUNTS = [
+    (20, 7), (0, 11), (12, 2), (2, 14), (27, 9), (27, 0), (2, 6), (8, 4), (3, 8), (6, 6),
+    (11, 0), (35, 8), (11, 0), (21, 10), (18, 10), (29, 0), (37, 0), (26, 0), (3, 5), (20, 11),
+    (16, 20), (9, 28), (22, 8), (18, 5), (10, 0), (9, 0), (31, 0), (28, 18), (15, 12), (23, 13),
+    (13, 0), (6, 0), (9, 0), (2, 12), (4, 3), (29, 0), (7, 18), (20, 9), (3, 5), (18, 5),
+]  # fmt: skip
+
+
+def test_qualities_are_what_they_always_were() -> None:
+    counts = []
+    for case in range(len(GOLDEN_COUNTS)):
+        quality = truth(1, case).quality()
+        counts.append(tuple((quality == value).sum() for value in list(Quality)[1:]))
+    assert counts == GOLDEN_COUNTS
+
+
 def test_statistics_are_near_the_published_ones() -> None:
     labels = phantom_labels(1, range(50))
     annotated = (labels.quality > 0).sum((1, 2))
