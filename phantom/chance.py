@@ -1,6 +1,7 @@
 """Chance: a case's random streams, and the ranges and spreads that values are drawn from.
 
-Who draws a stream's values in another order changes what a seed means: all stacks differ.
+The order in which the values of a stream are drawn belongs to the seed: another order gives other
+stacks.
 """
 
 from enum import IntEnum
@@ -13,10 +14,15 @@ class Stream(IntEnum):
     """What a random stream is for; streams are independent of each other."""
 
     REPEATS = 0
+    """Which cases show one subject, in a block of cases."""
     SUBJECT = 1
+    """AC and mother of a subject."""
     FETUS = 2
+    """All else of a subject's fetus."""
     SCAN = 3
+    """Scene, sweeps and annotator of a case, for each attempt."""
     PICTURE = 4
+    """Machine, tissue and speckle of a case; then, with a further number, each frame."""
 
 
 class Range(NamedTuple):

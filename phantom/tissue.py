@@ -34,7 +34,7 @@ NOISE_SIZE = 96
 NOISE_STEP_MM = 1.6
 FINE_VOXELS, BROAD_VOXELS = 1.2, 5.0  # standard deviations of the Gaussians that smooth it
 FINE_SHARE, BROAD_SHARE = 0.6, 0.8
-# Added to voxels' numbers, which it keeps above 0, so that cutting off decimals is rounding down.
+# Keeps the voxels' numbers above 0, so that to cut off their decimals is to round them down.
 _WHOLE_VOLUMES = 64 * NOISE_SIZE
 
 # ---- the fetus's trunk; what it is made of stands in `phantom.materials`
@@ -44,7 +44,7 @@ TRUNK_SWELL_DB = 1.6
 # The skin: a bright rim, brighter where the beam meets it squarely.
 SKIN_MM, SKIN_HALF_WIDTH_MM = -0.9, 1.3
 SKIN_DB, SKIN_SQUARE_DB = 1.0, 13.0
-# Where the beam grazes the skin it is bent away and leaves a shadow: below this squared cosine.
+# Where the beam grazes the skin, below this squared cosine, the skin casts a shadow.
 GRAZING_COS2 = 0.25
 GRAZING_DB_MM = 0.9
 
@@ -55,8 +55,8 @@ RIB_DEPTH = 0.075  # under the skin
 RIB_HALF_WIDTH_MM = 1.9
 RIBS_FROM, RIBS_TO = 0.30, 1.65  # along the trunk
 RIBS_FRONT = 0.62  # none farther to the front
-RIB_SLOPE = 0.35  # how much they fall from back to front
-# How wide they are beside the gaps: where this times a cosine, less the other, is above 0.
+RIB_SLOPE = 0.35  # by which they fall from back to front
+# Along the trunk a rib is RIB_STEEPNESS times a cosine, less RIB_GAP, clipped to 0 and 1.
 RIB_STEEPNESS, RIB_GAP = 1.6, 0.1
 RIB_DB, RIB_DB_MM = 15.0, 1.6
 
