@@ -1,8 +1,8 @@
-"""The training cache: per case one folder of arrays at the network's size, written once, then
-mapped and never copied.
+"""The training cache: a folder a case, with arrays at the network's size.
 
-Only frames that show tissue (or are annotated) are kept. Masks are stored as coverage, 0-255, so that a boundary
-keeps its place inside a coarse pixel.
+They are written once, then mapped into memory and never copied. Only frames that show tissue, or
+are annotated, are kept. Masks are stored as coverage, 0 to 255, so that a boundary keeps its place
+inside a coarse pixel.
 """
 
 import json
@@ -23,12 +23,16 @@ from acouslic.stack import Stack, sweep_slices
 from dataset.labels import Labels
 
 FORMAT = 2
+# Frames shrunk at a time: 27 MB of grey levels, 107 MB as float32.
 CHUNK_FRAMES = 64
 CACHE_FILE, CASE_FILE = "cache.json", "case.json"
+# What is found in every cache.json of ours, and in no other file of that name.
+CACHE_MARK = '"simulated"'
 ARRAYS = ("frame_index.npy", "quality.npy", "sweep.npy", "frames.npy", "masks.npy", "truth.npz")
 
 
 def _owned(folder: Path) -> set[str]:
+    """The names of a cached case's files in a folder; none where it holds none."""
     return {CASE_FILE, *ARRAYS} if (folder / CASE_FILE).is_file() else set()
 
 
@@ -37,26 +41,34 @@ CASE = files.FolderKind("cached case", _owned)
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What the cache knows of a case besides its arrays; `ac_mm` has one entry a sweep, NaN for
-    none.
-    """
+    """What the cache knows of a case besides its arrays."""
 
     uuid: str
+    """The case's name."""
     subject: str
+    """Whose case it is."""
     n_frames: int
+    """Frames of the stack, black ones included."""
     shape: tuple[int, int]
+    """Rows and columns of the stack's frames."""
     spacing_mm: tuple[float, float]
+    """Width and height of a pixel of the stack."""
     ac_mm: tuple[float, ...]
+    """One value a sweep, NaN for none."""
     size: int
+    """Side of the cached frames in pixels."""
     fingerprint: str
+    """Names the source, so that a changed one is prepared again."""
 
 
 @dataclass(frozen=True)
 class CachedCase:
-    """One case: `folder` holds the arrays, which are opened when first asked for."""
+    """One case; its arrays are opened when they are first used."""
 
     folder: Path
+    """Where the arrays lie."""
     facts: CaseFacts
+    """All else."""
 
     @cached_property
     def frame_index(self) -> np.ndarray:
@@ -91,6 +103,7 @@ class CachedCase:
 
     @property
     def has_optimal(self) -> bool:
+        """Whether a frame of the stack is optimal."""
         return bool((self.quality == Quality.OPTIMAL).any())
 
     def stack_quality(self) -> np.ndarray:
@@ -114,14 +127,16 @@ class CachedCase:
 
 @dataclass(frozen=True)
 class Cache:
-    """A whole cache: `size` is the side of its frames in pixels, `simulated` that they are of
-    phantoms.
-    """
+    """A whole cache, or some of its cases."""
 
     folder: Path
+    """Where it lies."""
     size: int
+    """Side of its frames in pixels."""
     simulated: bool
+    """Whether the frames are of phantoms."""
     cases: tuple[CachedCase, ...]
+    """The cases, in the data set's order."""
 
     def select(self, uuids: Sequence[str]) -> "Cache":
         """The same cache with only these cases."""
@@ -133,7 +148,8 @@ class Cache:
 def open_cache(folder: Path) -> Cache:
     """Open a finished cache.
 
-    Raises InputError where `prepare` has not finished there.
+    Raises:
+        InputError: `prepare` has not finished there, or was of another version.
     """
     manifest = folder / CACHE_FILE
     if not manifest.is_file():
@@ -143,26 +159,44 @@ def open_cache(folder: Path) -> Cache:
             advice="run `python -m training prepare DATASET --output CACHE` to its end",
         )
     facts = json.loads(manifest.read_text())
-    if facts["format"] != FORMAT:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise InputError(
-            expected=f"a cache of format {FORMAT}",
-            found=f"format {facts['format']}",
+            expected=f"a cache of format {FORMAT} in {manifest}",
+            found="another",
             advice="prepare it again with this version",
         )
     cases = tuple(CachedCase(folder / uuid, read_facts(folder / uuid)) for uuid in facts["cases"])
     return Cache(folder, facts["size"], facts["simulated"], cases)
 
 
+def begin_cache(folder: Path) -> None:
+    """Make sure that a cache may be written into a folder, whatever else it holds.
+
+    Raises:
+        OutputError: a file that the cache will need is somebody else's.
+    """
+    files.refuse_foreign_file(folder / CACHE_FILE, CACHE_MARK, "a cache")
+
+
 def finish_cache(folder: Path, uuids: Sequence[str], size: int, *, simulated: bool) -> None:
-    """Declare the cache whole, with the cases in this order."""
+    """Declare the cache whole, with the cases in this order.
+
+    Args:
+        folder: the cache's.
+        uuids: its cases.
+        size: side of its frames in pixels.
+        simulated: whether the frames are of phantoms.
+
+    Raises:
+        OutputError: there is a file of that name that is somebody else's.
+    """
+    begin_cache(folder)
     facts = {"format": FORMAT, "size": size, "simulated": simulated, "cases": list(uuids)}
     files.write_json(folder / CACHE_FILE, facts)
 
 
 def has_case(folder: Path, uuid: str, *, size: int, fingerprint: str) -> bool:
-    """Whether the cache already holds this very case; a folder is renamed into place, so it is
-    whole.
-    """
+    """Whether the cache holds this very case; if so, it is whole."""
     if not (folder / uuid / CASE_FILE).is_file():
         return False
     facts = read_facts(folder / uuid)
@@ -170,6 +204,7 @@ def has_case(folder: Path, uuid: str, *, size: int, fingerprint: str) -> bool:
 
 
 def read_facts(case_folder: Path) -> CaseFacts:
+    """What the cache knows of a case, from the case's folder."""
     raw: dict[str, Any] = json.loads((case_folder / CASE_FILE).read_text())
     raw["ac_mm"] = tuple(math.nan if value is None else value for value in raw["ac_mm"])
     raw["shape"], raw["spacing_mm"] = tuple(raw["shape"]), tuple(raw["spacing_mm"])

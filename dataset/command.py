@@ -64,14 +64,19 @@ def run(
         arguments: those of the process where there are none.
 
     Returns:
-        The exit code: the command's own, 1 after an error that the user can fix, 130 after Ctrl-C,
-        143 after SIGTERM.
+        The exit code: the command's own, 1 after an error that the user can fix, 130 after Ctrl-C.
+        After SIGTERM the process ends here, with code 143.
     """
     try:
         options, command = _parse(commands, prog, description, arguments)
     except ModuleNotFoundError as error:
         return _fail(missing_library(error))
-    return call(command, options)
+    code = call(command, options)
+    if code == TERMINATED:
+        # To take an interpreter down that has torch in it can take longer than there is time.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def call(command: Command, options: Any) -> int:

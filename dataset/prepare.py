@@ -1,8 +1,7 @@
-"""`prepare`: from a data set in the challenge's layout to the training cache, checking everything
-on the way.
+"""`prepare`: from a data set in the challenge's layout to the training cache.
 
-Every problem of the whole data set is reported together; with any problem the cache stays
-unfinished.
+Everything is checked on the way. All problems of the data set are reported together; with any
+problem the cache stays unfinished.
 """
 
 import logging
@@ -15,7 +14,7 @@ import numpy as np
 from acouslic.challenge import SIMULATED
 from acouslic.errors import AcouslicError
 from acouslic.stack import read_stack
-from dataset.cache import finish_cache, has_case, store_case
+from dataset.cache import begin_cache, finish_cache, has_case, store_case
 from dataset.entries import DatasetError, Entry, read_entries
 from dataset.labels import read_labels
 from dataset.processes import in_processes
@@ -25,28 +24,44 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One case to be checked and, unless the data set is known to be faulty, stored."""
+    """One case to be checked, and stored where that is wanted."""
 
     entry: Entry
+    """The case."""
     cache: Path
+    """Folder of the cache."""
     size: int
+    """Side of the cached frames in pixels."""
     store: bool
+    """Whether to store it; not where the data set is known to be faulty."""
 
 
 def prepare(dataset: Path, cache: Path, *, size: int, workers: int) -> None:
-    """Check `dataset` and write its cache; cases that the cache already holds are not read again.
-    A cache of phantoms says so, to all that is made of it.
+    """Check a data set and write its cache. A cache of phantoms says so, to all that is made of it.
 
-    Raises DatasetError after logging every problem, one a line.
+    Args:
+        dataset: folder in the challenge's training layout.
+        cache: folder of the cache; cases that it already holds are not read again.
+        size: side of the cached frames in pixels.
+        workers: number of processes.
+
+    Raises:
+        DatasetError: there are problems; every one has been logged, one a line.
+        OutputError: a file or folder in `cache` has a name that is needed and is not ours.
     """
+    begin_cache(cache)
     uuids = add_cases(dataset, cache, size=size, workers=workers)
     finish_cache(cache, uuids, size, simulated=(dataset / SIMULATED).is_file())
 
 
 def add_cases(dataset: Path, cache: Path, *, size: int, workers: int) -> list[str]:
-    """The same for one of several parts of a cache, which stays unfinished; returns the uuids.
+    """Check a data set and add its cases to a cache, which stays unfinished; see `prepare`.
 
-    Raises DatasetError after logging every problem, one a line.
+    Returns:
+        The cases' names, in the data set's order.
+
+    Raises:
+        DatasetError: there are problems; every one has been logged, one a line.
     """
     entries, problems = read_entries(dataset)
     if not entries and not problems:
@@ -62,13 +77,17 @@ def add_cases(dataset: Path, cache: Path, *, size: int, workers: int) -> list[st
         raise DatasetError(
             expected="a data set in the challenge's training layout, version 1.1",
             found=f"{len(problems)} problems, the first being: {sorted(problems)[0]}",
-            advice="mend what is listed above and prepare again; finished cases are kept",
+            advice="fix what is listed above and prepare again; finished cases are kept",
         )
     return [entry.uuid for entry in entries]
 
 
 def run_job(job: Job) -> list[str]:
-    """Read one case, store it where that is wanted and nothing is wrong, return its problems."""
+    """Read one case, and store it where that is wanted and nothing is wrong.
+
+    Returns:
+        Its problems, a line each.
+    """
     entry = job.entry
     problems: list[str] = []
     try:
@@ -93,7 +112,7 @@ def run_job(job: Job) -> list[str]:
 
 
 def _note_unmatched_sweeps(entry: Entry, quality: np.ndarray) -> None:
-    """Worth a line, but no reason to refuse: the AC of a sweep only counts where its frames do."""
+    """Log annotated sweeps without an AC, and the reverse: no reason to refuse the data set."""
     for number, sweep in enumerate(np.split(quality, len(entry.ac_mm)), start=1):
         if sweep.any() == math.isnan(entry.ac_mm[number - 1]):
             log.warning(
@@ -106,11 +125,11 @@ def _note_unmatched_sweeps(entry: Entry, quality: np.ndarray) -> None:
 
 
 def fingerprint(entry: Entry) -> str:
-    """Changes when a case's files or its row in the table change."""
-    parts = [
+    """A text that changes when a case's files or its row in the table change."""
+    stats = [
         f"{stat.st_size}-{stat.st_mtime_ns}" for stat in (entry.image.stat(), entry.mask.stat())
     ]
-    return ";".join([*parts, entry.subject, *(f"{value:g}" for value in entry.ac_mm)])
+    return ";".join([*stats, entry.subject, *(f"{value:g}" for value in entry.ac_mm)])
 
 
 def _is_stored(job: Job) -> bool:

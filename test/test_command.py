@@ -14,7 +14,7 @@ from typing import Annotated
 import pytest
 
 from acouslic.errors import InputError
-from dataset.command import INLINE, POSITIONAL, Command, Stopped, run
+from dataset.command import INLINE, POSITIONAL, Command, Stopped, call, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,7 +96,7 @@ def failing(error: BaseException) -> int:
     def fail(options: Rest) -> None:
         raise error
 
-    return run(fail, prog="fail", description="", arguments=[])
+    return call(fail, Rest())
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,9 @@ def test_an_error_that_the_user_can_fix_is_one_line(
     assert text in printed and printed.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), ModuleNotFoundError(name="dataset.missing")])
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), ModuleNotFoundError(name="dataset.missing")]
+)
 def test_a_bug_of_ours_is_not_hidden(error: Exception) -> None:
     with pytest.raises(type(error)):
         failing(error)

@@ -6,7 +6,8 @@ import torch
 
 from acouslic.challenge import CHALLENGE_FAN
 from acouslic.preprocess import masks_to_grid
-from training.augment import NONE, NUMBERS, Augmentation, augment, grid_fan
+from training.augment import NONE, NUMBERS, augment, grid_fan
+from training.options import Augmentation
 
 SIZE = 96
 

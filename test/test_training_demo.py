@@ -12,7 +12,8 @@ from acouslic.bundle import Bundle, load_bundle, plain_state
 from acouslic.network import TrunkConfig
 from training.demo import build
 from training.demo.build import DemoOptions, build_demo, demo_options
-from training.runs import OPTIONS, Machine
+from training.options import DemoSize, Machine
+from training.runs import OPTIONS
 
 SIZE = 32
 TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim=32)
@@ -20,14 +21,14 @@ TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim
 
 @pytest.fixture(scope="module")
 def options() -> DemoOptions:
-    small = demo_options(
+    small = DemoSize(
         cases=(1, 1, 2, 2, 1),
         epochs=(1, 1, 1, 1, 1),
         held_out=(1, 1),
         steps_per_epoch=2,
         batch_size=4,
     )
-    return replace(small, trunk=TRUNK, decoder_width=4)
+    return replace(demo_options(small), trunk=TRUNK, decoder_width=4)
 
 
 @pytest.fixture(scope="module")

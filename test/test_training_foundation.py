@@ -11,10 +11,10 @@ from unrendered import store_unrendered
 
 from acouslic.network import TrunkConfig
 from dataset.cache import Cache, finish_cache, open_cache
-from training.augment import NONE, NUMBERS, Augmentation, augment, sampling_grid
+from training.augment import NONE, NUMBERS, augment, sampling_grid
 from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, case_numbers, draw
 from training.demo.foundation import AnatomyFrames, AnatomyNet, FoundationTraining, MuonAndAdamW
-from training.module import Recipe
+from training.options import Augmentation, Recipe
 from training.runs import Machine, read_history, run
 
 SEED, CASES, SIZE = 41, 2, 32

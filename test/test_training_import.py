@@ -11,6 +11,7 @@ from acouslic.network import TrunkConfig
 from training.__main__ import main
 from training.base import load_base
 from training.import_fetalclip import import_fetalclip
+from training.options import StoredType
 
 CONFIG = {
     "embed_dim": 32,
@@ -53,7 +54,7 @@ def test_the_imported_trunk_is_open_clips_own(
     path = tmp_path / "weights.pt"
     named = {prefix + name: tensor for name, tensor in state.items()}
     torch.save({"state_dict": named}, path, _use_new_zipfile_serialization=is_zip)
-    import_fetalclip(path, tmp_path / "base", config=config, dtype=torch.float32)
+    import_fetalclip(path, tmp_path / "base", config=config, dtype="fp32")
     theirs = open_clip.create_model(config.stem, pretrained=str(path)).eval()
     trunk_config, trunk, provenance = load_base(tmp_path / "base")
     assert trunk_config == TrunkConfig.read(config)
@@ -71,7 +72,8 @@ def test_half_precision_halves_the_file(
 ):
     path = checkpoint(tmp_path / "weights.pt", state)
     sizes = []
-    for dtype in (torch.float32, torch.float16):
+    dtypes: tuple[StoredType, ...] = ("fp32", "fp16")
+    for dtype in dtypes:
         import_fetalclip(path, tmp_path / "base", config=config, dtype=dtype, overwrite=True)
         sizes.append((tmp_path / "base" / "trunk.safetensors").stat().st_size)
     assert sizes[1] < 0.55 * sizes[0]
@@ -94,7 +96,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(
     content = {"state_dict": state, "extra": Malicious(proof)}
     torch.save(content, path, _use_new_zipfile_serialization=is_zip)
     with pytest.raises(InputError, match="would run code"):
-        import_fetalclip(path, tmp_path / "base", config=config, dtype=torch.float32)
+        import_fetalclip(path, tmp_path / "base", config=config, dtype="fp32")
     assert not proof.exists() and not (tmp_path / "base").exists()
     pickle.loads(pickle.dumps(Malicious(proof))).close()
     assert proof.exists()  # the file would indeed have run
@@ -146,9 +148,7 @@ def test_a_wrong_file_is_named(
 ):
     write(tmp_path / "weights.pt", state)
     with pytest.raises(InputError, match=found):
-        import_fetalclip(
-            tmp_path / "weights.pt", tmp_path / "base", config=config, dtype=torch.float32
-        )
+        import_fetalclip(tmp_path / "weights.pt", tmp_path / "base", config=config, dtype="fp32")
     assert not (tmp_path / "base").exists()
 
 

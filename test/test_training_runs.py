@@ -1,12 +1,16 @@
 """Sampling, folds, and whole runs on a small cache: resumed, distributed, finished."""
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,19 +19,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from acouslic.bundle import load_bundle
+from acouslic.bundle import load_bundle, save_bundle
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.errors import InputError
-from acouslic.lora import LoraConfig
+from acouslic.files import sha256
+from acouslic.lora import LoraConfig, merge_lora
 from acouslic.metaimage import Geometry
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.pipeline import measure
 from acouslic.selection import SelectionConfig
 from acouslic.stack import Stack
 from dataset.cache import Cache, finish_cache, open_cache, store_case
+from dataset.command import Stopped
 from dataset.folds import assign_folds, split
 from dataset.labels import Labels
 from training import cross_validate as crossing
+from training import fit as fitting
+from training.__main__ import main
 from training.augment import NONE
 from training.base import load_base, save_base
 from training.batches import BalancedBatches, BatchPlan, FramePools, TrainingFrames
@@ -38,10 +46,14 @@ from training.cross_validate import (
     summarise,
     trained_network,
 )
-from training.fit import FitOptions, adapted_network, fit, fold_folder
-from training.module import AbdomenTraining, Recipe
-from training.pack import PackOptions, pack
-from training.runs import BEST, HISTORY, LAST, WEIGHTS, Machine, read_history
+from training.curves import CURVES
+from training.epochs import duration
+from training.fit import adapted_network, fit, fit_all, fold_folder
+from training.history import HISTORY, read_history
+from training.module import AbdomenTraining
+from training.options import FitOptions, Machine, PackOptions, Recipe
+from training.pack import pack
+from training.runs import BEST, LAST, WEIGHTS, WholeCheckpoints
 from training.whole_stack import Figures, figures, judge_outline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,9 +120,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(**changes: object) -> FitOptions:
     recipe = Recipe(**{"epochs": 2, "steps_per_epoch": 2, "batch_size": 4, "seed": 3} | changes)
-    return FitOptions(
-        fold=0, folds=2, split_seed=0, decoder_width=4, lora=LoraConfig(rank=2), recipe=recipe
-    )
+    return FitOptions(folds=2, decoder_width=4, lora=LoraConfig(rank=2), recipe=recipe)
 
 
 # -- what a batch holds
@@ -194,7 +204,7 @@ def test_impossible_folds_are_refused(cache: Cache, fold: int, folds: int):
 def finished(cache: Cache, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs that nothing interrupted."""
     runs = tmp_path_factory.mktemp("runs")
-    fit(cache.folder, base, runs, options(), CPU)
+    fit(cache.folder, base, runs, 0, options(), replace(CPU, tensorboard=True))
     return fold_folder(runs, 0)
 
 
@@ -223,17 +233,17 @@ def test_a_finished_run_is_not_repeated_and_another_recipe_is_refused(
     finished: Path, cache: Cache, base: Path
 ):
     before = (finished / WEIGHTS).stat().st_mtime_ns
-    result = fit(cache.folder, base, finished.parent, options(), CPU)
+    result = fit(cache.folder, base, finished.parent, 0, options(), CPU)
     assert result == json.loads((finished / "result.json").read_text())
     assert (finished / WEIGHTS).stat().st_mtime_ns == before
     with pytest.raises(InputError, match="another --output"):
-        fit(cache.folder, base, finished.parent, options(seed=4), CPU)
+        fit(cache.folder, base, finished.parent, 0, options(seed=4), CPU)
 
 
 def test_a_cache_of_another_size_is_refused(cache: Cache, base: Path, tmp_path: Path):
     finish_cache(tmp_path, [], 64, simulated=False)
     with pytest.raises(InputError, match="--size 32"):
-        fit(tmp_path, base, tmp_path / "runs", options(), CPU)
+        fit(tmp_path, base, tmp_path / "runs", 0, options(), CPU)
 
 
 def command(cache: Cache, base: Path, runs: Path, *more: str) -> list[str]:
@@ -268,9 +278,100 @@ def test_killed_and_resumed_is_as_if_never_killed(
     process.wait()
     assert not (folder / WEIGHTS).is_file()
     assert len(read_history(folder)) < 3
-    fit(cache.folder, base, tmp_path, options(), CPU)
+    fit(cache.folder, base, tmp_path, 0, options(), CPU)
     close(folder, finished, 1e-6)
     assert (folder / HISTORY).read_text() == (finished / HISTORY).read_text()
+
+
+@contextmanager
+def training(arguments: list[str], until: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training process in a session of its own, once a file is there; killed at the end."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not until.is_file():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        yield process
+        process.kill()
+
+
+def stop(process: subprocess.Popen[str]) -> list[str]:
+    """Send SIGTERM; all that the process wrote to stderr, once it has ended as it should."""
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    assert time.monotonic() - began < 5
+    assert process.stderr is not None
+    return process.stderr.read().splitlines()
+
+
+def test_sigterm_stops_with_a_checkpoint_and_resumed_is_as_if_never_stopped(
+    finished: Path, cache: Cache, base: Path, tmp_path: Path
+) -> None:
+    folder = fold_folder(tmp_path, 0)
+    with training(command(cache, base, tmp_path, "--batch-size", "4"), folder / LAST) as process:
+        lines = stop(process)
+    assert not (folder / WEIGHTS).is_file()
+    kept = (
+        f"error: terminated; {folder / LAST} holds epoch 1 of 2; the same command goes on after it"
+    )
+    assert lines[-1] == kept
+    assert (folder / CURVES).stat().st_size > 5000
+    fit(cache.folder, base, tmp_path, 0, options(), CPU)
+    close(folder, finished, 1e-6)
+    assert (folder / HISTORY).read_text() == (finished / HISTORY).read_text()
+
+
+def test_without_a_terminal_each_line_is_said_once_and_nothing_else(
+    cache: Cache, base: Path, tmp_path: Path
+) -> None:
+    arguments = command(cache, base, tmp_path, "--batch-size", "4")
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not done.stdout
+    figures = r"loss \d+\.\d{3}, held-out score \d\.\d{3}"
+    expected = [
+        r"fold-0: 3 cases to train on, 3 held out",
+        r"case-\d: no abdomen is seen in any frame; a circle of 236 mm is written",
+        r"case-\d: the AC read from the mask differs by [\d.]+ % from its outline's",
+        rf"fold-0, epoch 1 of 2: {figures}, \d+ (s|min) left",
+        rf"fold-0, epoch 2 of 2: {figures}",
+    ]
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not any(re.fullmatch(e, line) for e in expected)] == []
+    assert len({line.partition("%")[0][:60] for line in lines}) == len(lines)
+    assert lines[0] == expected[0] and re.fullmatch(expected[-1], lines[-1])
+    assert not list(tmp_path.rglob("events.*"))
+
+
+def test_sigterm_in_the_first_epoch_says_that_nothing_is_kept(
+    cache: Cache, base: Path, tmp_path: Path
+) -> None:
+    folder = fold_folder(tmp_path, 0)
+    arguments = command(cache, base, tmp_path, "--batch-size", "4", "--steps-per-epoch", "100000")
+    with training(arguments, folder / HISTORY) as process:
+        lines = stop(process)
+    assert not (folder / LAST).exists()
+    last = "error: terminated; no epoch of fold-0 is finished; the same command starts it again"
+    assert lines[-1] == last
+
+
+def test_sigterm_stops_all_processes_of_a_run(cache: Cache, base: Path, tmp_path: Path) -> None:
+    arguments = command(cache, base, tmp_path, "--devices", "2", "--steps-per-epoch", "100000")
+    with training(arguments, fold_folder(tmp_path, 0) / HISTORY) as process:
+        stop(process)
+        deadline = time.monotonic() + 10
+        with pytest.raises(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
 
 
 def test_two_processes_are_one_with_twice_the_batch(cache: Cache, base: Path, tmp_path: Path):
@@ -280,12 +381,81 @@ def test_two_processes_are_one_with_twice_the_batch(cache: Cache, base: Path, tm
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(arguments, cwd=ROOT, env=environment, check=True, capture_output=True)
     without_dropout = replace(options(batch_size=8), lora=LoraConfig(rank=2, dropout=0.0))
-    fit(cache.folder, base, tmp_path / "one", without_dropout, CPU)
+    fit(cache.folder, base, tmp_path / "one", 0, without_dropout, CPU)
     one, two = (fold_folder(tmp_path / name, 0) for name in ("one", "two"))
     for ours, theirs in zip(read_history(one), read_history(two), strict=True):
         for column in ("loss/total", "loss/dice", "loss/bce", "loss/quality"):
             assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-4)
     close(one, two, 1e-3)
+
+
+def test_a_checkpoint_that_is_cut_short_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / LAST
+    WholeCheckpoints().save_checkpoint({"epoch": 0}, path)
+
+    def cut_short(_checkpoint: object, partial: Path) -> None:
+        partial.write_bytes(b"half")
+        raise Stopped(143)
+
+    monkeypatch.setattr(torch, "save", cut_short)
+    with pytest.raises(Stopped):
+        WholeCheckpoints().save_checkpoint({"epoch": 1}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 0}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_tensorboard_one_line_says_what_to_install(
+    cache: Cache,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert main([*command(cache, base, tmp_path, "--tensorboard")[3:]]) == 1
+    assert "pip install -e '.[tensorboard]'" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5460, "1 h 31 min")],
+)
+def test_times_are_told_in_the_unit_that_suits(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+# -- all folds
+
+
+def test_all_folds_are_trained_one_after_the_other(
+    cache: Cache, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    monkeypatch.setattr(fitting, "fit", lambda *job: trained.append(job[3]))
+    assert main([*command(cache, base, tmp_path)[3:], "--fold", "all"]) == 0
+    assert trained == [0, 1]
+
+
+def test_several_gpus_train_folds_side_by_side_and_a_fold_that_fails_is_named(
+    cache: Cache, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "gpu_count", lambda: 2)
+    (tmp_path / "fold-1").mkdir()
+    (tmp_path / "fold-1" / "notes.txt").write_text("a stranger's")
+    machine = Machine(precision="fp32")
+    with pytest.raises(InputError, match=r"folds \[1\] failed"):
+        fit_all(cache.folder, base, tmp_path, options(epochs=1), machine)
+    assert (fold_folder(tmp_path, 0) / WEIGHTS).is_file()
+    assert [path.name for path in (tmp_path / "fold-1").iterdir()] == ["notes.txt"]
+
+
+def test_all_folds_on_several_devices_each_are_refused(
+    cache: Cache, base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="--devices 2"):
+        fit_all(cache.folder, base, tmp_path, options(), replace(CPU, devices=2))
 
 
 def test_accumulated_halves_have_the_loss_of_the_whole(cache: Cache, base: Path):
@@ -322,7 +492,7 @@ def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: 
 @pytest.fixture(scope="module")
 def report(finished: Path, cache: Cache, base: Path) -> dict:
     """Both folds trained and cross-validated, in the folder of `finished`."""
-    fit(cache.folder, base, finished.parent, replace(options(), fold=1), CPU)
+    fit(cache.folder, base, finished.parent, 1, options(), CPU)
     return cross_validate(cache.folder, base, finished.parent, torch.device("cpu"), TRIED)
 
 
@@ -404,7 +574,7 @@ def test_an_untrained_fold_is_named(finished: Path, cache: Cache, base: Path, tm
 
 
 def pack_options(*, merge: bool, folds: tuple[int, ...] = (0,)) -> PackOptions:
-    return PackOptions("tiny", folds, merge=merge, dtype=torch.float32)
+    return PackOptions("tiny", folds, merge=merge, dtype="fp32")
 
 
 def test_packed_merged_and_apart_are_one_network_with_its_papers(
@@ -448,3 +618,66 @@ def test_another_base_is_refused(finished: Path, base: Path, tmp_path: Path):
     save_base(tmp_path / "other", config, state, provenance, torch.float32)
     with pytest.raises(InputError, match="--base"):
         trained_network(finished, tmp_path / "other")
+
+
+# -- a bundle instead of a base
+
+
+def test_a_bundles_trunk_serves_as_base_from_fit_to_pack(
+    cache: Cache, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    monkeypatch.setattr(crossing, "grid", lambda: TRIED)
+    arguments = command(cache, tiny_bundle, runs, "--epochs", "1", "--batch-size", "4")[3:]
+    assert main([*arguments, "--fold", "all"]) == 0
+    place = ["--base", str(tiny_bundle)]
+    assert main(["cross-validate", str(cache.folder), *place, "--runs", str(runs)]) == 0
+    output = ["--output", str(tmp_path / "packed"), "--folds", "0", "1", "--dtype", "fp16"]
+    assert main(["pack", str(runs), *place, *output]) == 0
+    trunk = tiny_bundle / "trunk.safetensors"
+    packed = load_bundle(tmp_path / "packed")
+    assert len(packed.members) == 2
+    recorded = json.loads((runs / "fold-1" / "options.json").read_text())["base_sha256"]
+    assert recorded == sha256(trunk) == packed.provenance["base"]["sha256"]
+    assert packed.provenance["base"]["what"].startswith("trunk of the bundle bundle")
+    ours, theirs = load_file(tmp_path / "packed" / "trunk.safetensors"), load_file(trunk)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_demo_bundle_serves_as_base() -> None:
+    demo = ROOT / "resources" / "demo"
+    config, trunk, provenance = load_base(demo)
+    assert config.image_size == 128 and provenance["simulated"]
+    stored = load_file(demo / "trunk.safetensors")
+    for name, tensor in trunk.state_dict().items():
+        assert torch.equal(stored[f"trunk.{name}"].float(), tensor)
+
+
+@pytest.mark.parametrize(
+    ("is_merged", "simulated", "licence"),
+    [(False, False, "CC BY-NC 4.0"), (True, True, "CC BY-NC 4.0 and CC BY-NC-SA 4.0")],
+)
+def test_a_bundles_trunk_is_under_the_licences_of_what_it_learnt_from(
+    tiny_network: AbdomenNet, tmp_path: Path, is_merged: bool, simulated: bool, licence: str
+) -> None:
+    provenance = {
+        "simulated": True,
+        "name": "tiny",
+        "data_licence": "CC BY-NC-SA 4.0",
+        "base": {"simulated": False, "what": "visual tower", "licence": "CC BY-NC 4.0"},
+    }
+    if is_merged:
+        merge_lora(tiny_network.trunk)
+    save_bundle(
+        tmp_path / "tiny",
+        [tiny_network],
+        name="tiny",
+        selection=SelectionConfig(),
+        lora=None if is_merged else LoraConfig(rank=2, alpha=4),
+        provenance=provenance,
+        card="",
+    )
+    origin = load_base(tmp_path / "tiny")[2]
+    assert origin["simulated"] == simulated and origin["licence"] == licence
+    assert origin["what"] == "trunk of the bundle tiny; visual tower"

@@ -15,24 +15,9 @@ from torch.nn import functional
 
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, Fan
 from acouslic.preprocess import padding, to_grid
+from training.options import Augmentation
 
 NUMBERS = 6
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far each change goes; ratios r stand for the log-uniform range 1/r .. r, angles for -a
-    .. a.
-
-    depth: change of log gain from the fan's near to its far end.
-    """
-
-    gain_ratio: float = 1.5
-    gamma_ratio: float = 1.4
-    depth: float = 0.8
-    angle_deg: float = 12.0
-    scale_ratio: float = 1.15
-    flip: bool = True
 
 
 NONE = Augmentation(1.0, 1.0, 0.0, 0.0, 1.0, flip=False)

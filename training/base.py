@@ -1,5 +1,6 @@
-"""A base: the folder with a frozen trunk that adapters are trained on, written by
-`import-fetalclip` or the demo.
+"""A base: the folder with a frozen trunk that adapters are trained on.
+
+`import-fetalclip` and `demo` write one; the trunk of a bundle serves as well.
 
 config.json        the trunk's architecture
 trunk.safetensors  its weights, under the names of acouslic's trunk
@@ -19,17 +20,22 @@ from safetensors.torch import load_file, save_file
 from acouslic import bundle, files
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig, build_trunk
+from training.options import StoredType
 
 FORMAT = "acouslic-base-1"
 CONFIG, WEIGHTS, PROVENANCE = "config.json", "trunk.safetensors", "provenance.json"
+TORCH_TYPES: dict[StoredType, torch.dtype] = {"fp16": torch.float16, "fp32": torch.float32}
+# What stands for the licence of simulated data.
+NO_LICENCE = "none needed"
 
 
 def base_sha256(folder: Path) -> str:
-    """The hash of a base's weights, which tells bases apart."""
+    """The SHA-256 of the weights of a base, or of a bundle's trunk; it names the base."""
     return files.sha256(folder / WEIGHTS)
 
 
 def _owned(folder: Path) -> set[str]:
+    """The names of a base's files in a folder; none where it holds no base."""
     try:
         is_ours = json.loads((folder / CONFIG).read_text())["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
@@ -51,6 +57,14 @@ def save_base(
 ) -> None:
     """Write a base, whole or not at all.
 
+    Args:
+        folder: where it goes; a README.md that is there stays.
+        config: the trunk's architecture.
+        state: its weights, under the names of acouslic's trunk.
+        provenance: where they come from; `simulated` says whether they were trained on phantoms.
+        dtype: the type of the weights on disk.
+        overwrite: whether an older base may be replaced.
+
     Raises:
         OutputError: the folder holds something else, or a base that is not to be replaced.
     """
@@ -64,24 +78,31 @@ def save_base(
 def load_base(folder: Path) -> tuple[TrunkConfig, VisionTransformer, dict[str, Any]]:
     """Load a base, or the trunk of a bundle.
 
+    Args:
+        folder: that of the base or the bundle.
+
     Returns:
-        The trunk's architecture, the trunk in float32, and where it comes from.
+        The trunk's architecture, the trunk in float32, and where it comes from: at least `what`
+        and `simulated`, and a `licence` unless it is the project's own.
 
     Raises:
         InputError: a file is missing, or the weights do not fit the architecture.
     """
     try:
-        config = _read_config(json.loads((folder / CONFIG).read_text()))
+        raw = json.loads((folder / CONFIG).read_text())
+        config = _read_config(raw)
         trunk = build_trunk(config)
         state = load_file(folder / WEIGHTS).items()
         trunk.load_state_dict({name.removeprefix("trunk."): x.float() for name, x in state})
         provenance = json.loads((folder / PROVENANCE).read_text())
-        return config, trunk, {"what": f"trunk of the bundle {folder.name}", **provenance}
+        if raw["format"] == bundle.FORMAT:
+            provenance = _trunk_provenance(folder, provenance, is_merged=raw["lora"] is None)
+        return config, trunk, provenance
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(
             expected=f"a base ({CONFIG}, {WEIGHTS}, {PROVENANCE}) or a bundle in {folder}",
             found=f"{type(error).__name__}: {str(error).splitlines()[-1].strip()}",
-            advice="write one with `python -m training import-fetalclip`",
+            advice="write one with `python -m training import-fetalclip`, or give resources/demo",
         ) from error
 
 
@@ -91,3 +112,19 @@ def _read_config(raw: dict[str, Any]) -> TrunkConfig:
     if raw["format"] != FORMAT:
         raise ValueError(f"format {raw['format']!r}")
     return TrunkConfig(**raw["trunk"])
+
+
+def _trunk_provenance(
+    folder: Path, provenance: dict[str, Any], *, is_merged: bool
+) -> dict[str, Any]:
+    """Where a bundle's trunk comes from: from its base, and from the data where it is merged."""
+    base = provenance.get("base", {"what": "of unknown origin", **provenance})
+    licences = [base.get("licence"), provenance.get("data_licence") if is_merged else None]
+    terms = [text for text in licences if text and text != NO_LICENCE]
+    return {
+        "simulated": provenance["simulated"] if is_merged else base["simulated"],
+        "what": f"trunk of the bundle {provenance.get('name', folder.name)}; {base['what']}",
+        "sha256": base_sha256(folder),
+        **({"licence": " and ".join(terms)} if terms else {}),
+        "base": base,
+    }

@@ -6,28 +6,34 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from acouslic import files
-from training.runs import read_history
+from training.history import STEP, read_history
 
 CURVES = "curves.png"
+# What a column's name begins with, and the title of the panel it is drawn in.
 PANELS = {"loss": "loss", "validation": "held-out cases"}
 
 
 def draw_curves(folder: Path) -> Path:
-    """Draw `folder`/history.csv into `folder`/curves.png and return its path."""
+    """Draw `folder`/history.csv into `folder`/curves.png.
+
+    Returns:
+        The picture's path.
+    """
     rows = read_history(folder)
     figure = Figure(figsize=(8, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(PANELS), sharex=True)
-    for axis, (group, title) in zip(axes, PANELS.items(), strict=True):
+    panels = figure.subplots(len(PANELS), sharex=True)
+    for axes, (group, title) in zip(panels, PANELS.items(), strict=True):
         for column in rows[0]:
             kind, _, name = column.partition("/")
-            points = [(int(row["step"]), float(row[column])) for row in rows if row[column]]
+            points = [(int(row[STEP]), float(row[column])) for row in rows if row[column]]
             if kind == group and points:
-                axis.plot(*zip(*points, strict=True), marker=".", label=name)
-        axis.set_title(title)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    axes[-1].set_xlabel("optimiser steps")
+                axes.plot(*zip(*points, strict=True), marker=".", label=name)
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    panels[-1].set_xlabel("optimiser steps")
     with files.new_file(folder / CURVES) as partial:
         figure.savefig(partial, dpi=110)
     return folder / CURVES

@@ -1,8 +1,7 @@
-"""`import-fetalclip`: the published checkpoint -> a base with its visual tower, without trusting
-the file.
+"""`import-fetalclip`: the published checkpoint -> a base, without trusting the file.
 
 The checkpoint is a whole open_clip CLIP: every tensor of both towers must be there in its shape,
-and nothing else.
+and nothing else. The base gets the visual tower.
 """
 
 import json
@@ -18,7 +17,8 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from acouslic import files
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig, trunk_state_from_open_clip
-from training.base import BASE, save_base
+from training.base import BASE, TORCH_TYPES, save_base
+from training.options import StoredType
 
 VISUAL = "visual."
 LICENCE = "CC BY-NC 4.0"
@@ -33,13 +33,22 @@ def import_fetalclip(
     output: Path,
     *,
     config: Path,
-    dtype: torch.dtype,
+    dtype: StoredType,
     overwrite: bool = False,
 ) -> None:
-    """Write the base that `config`, an open_clip model config, and `checkpoint` describe.
+    """Write a base with the visual tower of a checkpoint.
 
-    Raises InputError where the file is missing, cut short, no checkpoint, holds code, or is of
-    another architecture.
+    Args:
+        checkpoint: FetalCLIP_weights.pt.
+        output: the base's folder.
+        config: open_clip's model config of the checkpoint.
+        dtype: numbers that the weights are stored in.
+        overwrite: whether an older base may be replaced.
+
+    Raises:
+        InputError: the file is missing, cut short, no checkpoint, holds code, or is of another
+            architecture.
+        OutputError: `output` holds something else, or a base that is not to be replaced.
     """
     files.refuse_stranger(output, BASE, overwrite=overwrite)
     log.info("FetalCLIP's weights are under %s: no commercial use, and name their authors", LICENCE)
@@ -63,7 +72,7 @@ def import_fetalclip(
         TrunkConfig.read(config),
         trunk_state_from_open_clip(visual),
         provenance,
-        dtype,
+        TORCH_TYPES[dtype],
         overwrite=overwrite,
     )
     log.info("%s holds the visual tower, sha256 of its source %s", output, provenance["sha256"])
@@ -73,6 +82,9 @@ def read_state(path: Path) -> State:
     """The checkpoint's tensors by open_clip's names, mapped from the file where its format allows.
 
     Only tensors and plain containers are unpickled; anything that would run code is refused.
+
+    Raises:
+        InputError: the file is missing, cut short, no checkpoint, or holds code.
     """
     if not path.is_file():
         raise InputError(expected="FetalCLIP_weights.pt", found=f"no file {path}", advice=ADVICE)
@@ -112,16 +124,17 @@ def _tensors(raw: Any, path: Path) -> State:
 def check_architecture(state: State, config: Path) -> None:
     """Compare every name and shape with the whole CLIP of an open_clip model config.
 
-    Raises InputError that counts the differences and names the first few.
+    Raises:
+        InputError: they differ; it counts the differences and names the first few.
     """
     expected = expected_shapes(config)
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is unknown" for name in found if name not in expected]
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    problems = [f"{name} is missing" for name in expected if name not in shapes]
+    problems += [f"{name} is unknown" for name in shapes if name not in expected]
     problems += [
-        f"{name} is {found[name]} instead of {shape}"
+        f"{name} is {shapes[name]} instead of {shape}"
         for name, shape in expected.items()
-        if found.get(name, shape) != shape
+        if shapes.get(name, shape) != shape
     ]
     problems += [
         f"{name} is of {tensor.dtype}"
@@ -137,7 +150,7 @@ def check_architecture(state: State, config: Path) -> None:
 
 
 def expected_shapes(config: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of open_clip's own model, built without memory."""
+    """Shapes of open_clip's own model by its tensors' names, built without memory."""
     raw = json.loads(config.read_text())
     with torch.device("meta"):
         model = CLIP(

@@ -5,22 +5,14 @@ Mask logits are (B, 1, G, G), masks (B, G, G) coverage in 0..1, quality logits (
 of Quality.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
+from training.options import LossConfig
+
 DICE_SMOOTHING = 1.0
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of the terms."""
-
-    dice: float = 1.0
-    bce: float = 1.0
-    quality: float = 1.0
 
 
 class Losses(NamedTuple):

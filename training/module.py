@@ -5,7 +5,6 @@ Checkpoints hold what is trained and its optimiser; a frozen base is never in th
 """
 
 import math
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import lightning
@@ -19,7 +18,7 @@ from acouslic.network import AbdomenNet
 from acouslic.preprocess import normalise
 from acouslic.selection import SelectionConfig
 from dataset.cache import Cache
-from training.augment import Augmentation, augment
+from training.augment import augment
 from training.batches import (
     BalancedBatches,
     Batch,
@@ -30,37 +29,9 @@ from training.batches import (
     training_loader,
 )
 from training.batchnorm import share_batch_norm
-from training.losses import LossConfig, class_weights, joint_loss
+from training.losses import class_weights, joint_loss
+from training.options import Recipe
 from training.whole_stack import Figures, figures, judge, mean_figures, predict_case
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; an epoch is `steps_per_epoch` optimiser steps, as batches are
-    drawn and not swept.
-
-    batch_size: frames a process and a backward pass; trunk_rate: for the trunk or its adapters (in
-        the foundation stage for its blocks' matrices, head_rate for all the rest);
-    warmup: share of all steps.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    seed: int
-    accumulate: int = 1
-    head_rate: float = 1e-3
-    trunk_rate: float = 3e-4
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    clip_norm: float = 1.0
-    shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
-    loss: LossConfig = field(default_factory=LossConfig)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    @property
-    def plan(self) -> BatchPlan:
-        return BatchPlan(self.batch_size, self.seed, self.shares)
 
 
 class FrameTraining(lightning.LightningModule):
@@ -103,7 +74,7 @@ class FrameTraining(lightning.LightningModule):
         count = self.recipe.steps_per_epoch * self.recipe.accumulate
         batches = BalancedBatches(
             self.pools,
-            self.recipe.plan,
+            BatchPlan(self.recipe.batch_size, self.recipe.seed, self.recipe.shares),
             first=self.trainer.current_epoch * count,
             count=count,
             rank=self.trainer.global_rank,

@@ -1,5 +1,4 @@
-"""`pack`: base, adapters, heads and the fitted selection -> one bundle that infers and tells where
-it comes from.
+"""`pack`: base, adapters, heads and the fitted selection -> one bundle that tells its origin.
 
 One fold may be packed merged (a plain network, cast after merging in fp32) or apart; several folds
 are an ensemble of adapters over one base and stay apart.
@@ -8,20 +7,18 @@ are an ensemble of adapters over one base and stay apart.
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from acouslic import files
 from acouslic.bundle import BUNDLE, load_bundle, save_bundle
 from acouslic.errors import InputError
 from acouslic.lora import merge_lora
 from acouslic.selection import SelectionConfig
-from training.base import load_base
+from training.base import NO_LICENCE, TORCH_TYPES, load_base
 from training.cards import model_card
 from training.cross_validate import REPORT, read_options, trained_folds, trained_network
+from training.options import PackOptions
 from training.provenance import code_version
 
 DATA = "ACOUSLIC-AI training set v1.1 (Zenodo 12697994)"
@@ -31,22 +28,18 @@ INTENDED_USE = "Measures the fetal abdominal circumference in blind sweeps, for 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PackOptions:
-    """Which folds, and how."""
-
-    name: str
-    folds: tuple[int, ...]
-    merge: bool
-    dtype: torch.dtype
-    overwrite: bool = False
-
-
 def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
-    """Write the bundle, load it again to be sure, and name its id.
+    """Write a bundle of trained folds, and load it again to be certain that it is whole.
 
-    Raises InputError where a fold or the cross-validation is missing, or an ensemble is to be
-    merged.
+    Args:
+        runs: the folder of all folds' runs, with the report of `cross-validate`.
+        base: the base, or bundle, that they were trained on.
+        output: the bundle's folder; a README.md that is there stays.
+        options: which folds, and how.
+
+    Raises:
+        InputError: a fold or the report is missing, or an ensemble is to be merged.
+        OutputError: `output` holds something else, or a bundle that is not to be replaced.
     """
     if options.merge and len(options.folds) > 1:
         raise InputError(
@@ -58,8 +51,7 @@ def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
     report = _read_report(runs)
     folders = _chosen(trained_folds(runs), options.folds)
     loaded = [trained_network(folder, base) for folder in folders]
-    members = [network for network, _ in loaded]
-    lora = loaded[0][1]
+    members, lora = [network for network, _ in loaded], loaded[0][1]
     if options.merge:
         merge_lora(members[0].trunk)
     provenance = _provenance(report, base, folders, options)
@@ -71,7 +63,7 @@ def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
         lora=None if options.merge else lora,
         provenance=provenance,
         card=model_card(provenance),
-        dtype=options.dtype,
+        dtype=TORCH_TYPES[options.dtype],
         overwrite=options.overwrite,
     )
     size_mb = sum(path.stat().st_size for path in output.iterdir()) / 1e6
@@ -105,13 +97,13 @@ def _provenance(
 ) -> dict[str, Any]:
     runs = [read_options(folder) for folder in folders]
     validation = {key: value for key, value in report.items() if key != "by_case"}
-    base_provenance, phantoms = load_base(base)[2], any(run["simulated"] for run in runs)
+    base_provenance, of_phantoms = load_base(base)[2], any(run["simulated"] for run in runs)
     return {
         "name": options.name,
-        "simulated": phantoms or base_provenance["simulated"],
+        "simulated": of_phantoms or base_provenance["simulated"],
         "intended_use": INTENDED_USE,
-        "data": SIMULATED_DATA if phantoms else DATA,
-        "data_licence": "none needed" if phantoms else DATA_LICENCE,
+        "data": SIMULATED_DATA if of_phantoms else DATA,
+        "data_licence": NO_LICENCE if of_phantoms else DATA_LICENCE,
         "base": base_provenance,
         "members": len(folders),
         "merged": options.merge,

@@ -1,59 +1,50 @@
-"""One training run in one folder: started, resumed after whatever stopped it, and finished with
-its best weights.
+"""One training run in one folder: started, resumed after whatever stopped it, and finished.
 
+options.json         what the run is; written first
 history.csv          a row an epoch: losses, learning rate, figures of held-out cases
-last.ckpt, best.ckpt Lightning's, of the trained parameters only; best is by the validation score
-weights.safetensors  written last, from best.ckpt: all of the network but its frozen base; with it
-                     the run is done
+curves.png           the same as a picture
+last.ckpt, best.ckpt the trained parameters; last has the optimiser too, best is by held-out score
 result.json          the best epoch's figures
+weights.safetensors  written last, from best.ckpt: all of the network but its frozen base; with it
+                     the run is finished
 """
 
-import csv
+import importlib.util
 import json
 import logging
-import sys
+import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from safetensors.torch import load_file, save_file
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from acouslic import files
 from acouslic.bundle import load_plain_state, plain_state
 from acouslic.errors import InputError
-from training.module import FrameTraining, Recipe
+from dataset.command import TERMINATED, Stopped
+from training.epochs import EpochBar, EpochReport
+from training.history import SCORE, best_row, read_history
+from training.module import FrameTraining
+from training.options import Machine
 
-WEIGHTS = "weights.safetensors"
-LAST, BEST, HISTORY, RESULT, OPTIONS = (
-    "last.ckpt",
-    "best.ckpt",
-    "history.csv",
-    "result.json",
-    "options.json",
-)
+OPTIONS = "options.json"
+LAST, BEST = "last.ckpt", "best.ckpt"
+RESULT, WEIGHTS = "result.json", "weights.safetensors"
+TENSORBOARD = "tensorboard"
 PRECISIONS = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a run uses; none of it changes the result but for rounding (and `devices` x `nodes`
-    multiplies the batch).
-    """
-
-    precision: str = "bf16"
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    workers: int = 0
-    checkpointing: bool = False
 
 
 def run(
@@ -64,29 +55,29 @@ def run(
     identity: dict[str, Any],
     validate_every: int = 1,
 ) -> dict[str, Any]:
-    """Train a module's network, or go on where the folder's last checkpoint stands.
+    """Train a module's network, or go on after the last whole epoch of the folder's run.
 
-    The network ends with the best weights. Returns the result's figures. Raises InputError where
-    the folder belongs to a run with another recipe or other cases.
+    Args:
+        folder: where the run lies, or will.
+        module: the network and how it is trained; the network ends with the best weights.
+        machine: what computes.
+        identity: what the run is, besides the module's recipe and cases; plain JSON.
+        validate_every: epochs from one validation to the next.
+
+    Returns:
+        The best epoch's figures.
+
+    Raises:
+        InputError: the folder's run has other options or other cases.
+        OutputError: the folder holds something that is no run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files.refuse_foreign_folder(folder, OPTIONS, "a training run")
     _claim(folder, module, identity)
-    network = module.network
     if (folder / WEIGHTS).is_file():
         log.info("%s is finished", folder)
-        load_weights(network, folder)
-        return read_result(folder)
-    if machine.checkpointing:
-        module.trunk.set_grad_checkpointing(True)
-    trainer = _trainer(folder, module.recipe, machine, validate_every)
-    last = folder / LAST
-    with _quiet_lightning():
-        trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=False)
-    if trainer.is_global_zero:
-        _finish(folder)
-    trainer.strategy.barrier()
-    load_weights(network, folder)
+    else:
+        _train(folder, module, machine, validate_every)
+    load_weights(module.network, folder)
     return read_result(folder)
 
 
@@ -122,110 +113,152 @@ def _claim(folder: Path, module: FrameTraining, identity: dict[str, Any]) -> Non
         )
 
 
+def _train(folder: Path, module: FrameTraining, machine: Machine, validate_every: int) -> None:
+    if machine.checkpointing:
+        module.trunk.set_grad_checkpointing(True)
+    last = folder / LAST
+    with _quiet_lightning(), logging_redirect_tqdm():
+        trainer = _trainer(folder, module.recipe.epochs, module, machine, validate_every)
+        if trainer.is_global_zero:
+            cases, held_out = module.training_frames.cache.cases, module.validation_cache.cases
+            name = folder.name
+            log.info("%s: %d cases to train on, %d held out", name, len(cases), len(held_out))
+        try:
+            trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+        except Stopped as stop:
+            if not trainer.is_global_zero:
+                os._exit(TERMINATED)  # The first process speaks for all.
+            stop.add_note(_what_is_kept(folder, module.recipe.epochs))
+            raise
+    if trainer.is_global_zero:
+        _finish(folder)
+    trainer.strategy.barrier()
+
+
+def _what_is_kept(folder: Path, epochs: int) -> str:
+    if not (folder / LAST).is_file():
+        return f"no epoch of {folder.name} is finished; the same command starts it again"
+    done = torch.load(folder / LAST, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+    return f"{folder / LAST} holds epoch {done} of {epochs}; the same command goes on after it"
+
+
 def _trainer(
-    folder: Path, recipe: Recipe, machine: Machine, validate_every: int
+    folder: Path, epochs: int, module: FrameTraining, machine: Machine, validate_every: int
 ) -> lightning.Trainer:
-    on_terminal = sys.stderr.isatty()
-    callbacks: list[Callback] = [
-        History(folder),
-        ModelCheckpoint(
-            folder,
-            filename="best",
-            monitor="validation/score",
-            mode="max",
-            enable_version_counter=False,
-            save_weights_only=True,
-        ),
-        # After the best one: its state must know what the validation has just found.
-        ModelCheckpoint(
-            folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-        ),
-    ]
-    if on_terminal:
-        callbacks.append(TQDMProgressBar())
+    logger: Logger | bool = False
+    if machine.tensorboard:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ModuleNotFoundError(name="tensorboard")
+        logger = TensorBoardLogger(folder, name=None, version=TENSORBOARD)
     return lightning.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
-        num_nodes=machine.nodes,
-        strategy="ddp" if machine.devices * machine.nodes > 1 else "auto",
+        num_nodes=machine.num_nodes,
+        strategy="ddp" if machine.devices * machine.num_nodes > 1 else "auto",
         precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
-        max_epochs=recipe.epochs,
-        accumulate_grad_batches=recipe.accumulate,
-        gradient_clip_val=recipe.clip_norm,
+        max_epochs=epochs,
+        accumulate_grad_batches=module.recipe.accumulate,
+        gradient_clip_val=module.recipe.clip_norm,
         check_val_every_n_epoch=validate_every,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
+        callbacks=_callbacks(folder),
+        plugins=[WholeCheckpoints()],
+        logger=logger,
         log_every_n_steps=1,
-        enable_progress_bar=on_terminal,
+        enable_progress_bar=False,
         enable_model_summary=False,
     )
 
 
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Its advice on loader workers and on resuming are choices made here on purpose."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
-        yield
+def _callbacks(folder: Path) -> list[Callback]:
+    best = ModelCheckpoint(
+        folder,
+        filename=Path(BEST).stem,
+        monitor=SCORE,
+        mode="max",
+        enable_version_counter=False,
+        save_weights_only=True,
+    )
+    last = ModelCheckpoint(
+        folder,
+        filename=Path(LAST).stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    # The last one comes after the best one: its state must know what the validation said.
+    return [StopAtOnce(), EpochBar(folder.name), EpochReport(folder), best, last]
 
 
-class History(Callback):
-    """Appends a row to history.csv at the end of every epoch; a resumed run drops the rows it will
-    write again.
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all.
+
+    Lightning's own way writes into /tmp and moves the file, which is a copy that can be cut short
+    where /tmp is another file system.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / HISTORY
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint to a file; there are no storage options."""
+        with files.new_file(Path(path)) as partial:
+            torch.save(checkpoint, partial)
+
+
+class StopAtOnce(Callback):
+    """Lets SIGTERM do what it did before the run, where Lightning would end the batch first."""
+
+    def __init__(self) -> None:
+        """Remember what SIGTERM does now."""
+        self._handler = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        if trainer.is_global_zero:
-            rows = read_history(self.path.parent) if self.path.is_file() else []
-            self._write([row for row in rows if int(row["epoch"]) < trainer.current_epoch])
+        """Put the handler back that Lightning has just replaced."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._handler)
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
     ) -> None:
-        if not trainer.is_global_zero:
-            return
-        known: dict[str, Any] = {
-            name: f"{float(value):.6g}" for name, value in trainer.callback_metrics.items()
-        }
-        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
-            known = {name: text for name, text in known.items() if "validation" not in name}
-        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "rate": f"{rate:.4g}"}
-        row |= dict(sorted(known.items()))
-        self._write([*read_history(self.path.parent), row])
-        log.info(" ".join(f"{name} {value}" for name, value in row.items()))
-
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        lines = [",".join(columns)]
-        lines += [",".join(str(row.get(name, "")) for name in columns) for row in rows]
-        files.write_text(self.path, "\n".join(lines) + "\n")
+        """Stop the processes that train with this one."""
+        launcher = trainer.strategy.launcher
+        if isinstance(exception, Stopped) and launcher is not None:
+            launcher.kill(signal.SIGTERM)
 
 
-def read_history(folder: Path) -> list[dict[str, str]]:
-    """The rows of a run's history, by column; an epoch without validation has empty fields."""
-    with (folder / HISTORY).open(newline="") as file:
-        return list(csv.DictReader(file))
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """While the block runs, Lightning gives no tips and no advice.
+
+    What it advises, on loader workers and on resuming, are choices made here on purpose.
+    """
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            # Of DDP, about the layout of the decoder's small filters: "this is not an error".
+            warnings.filterwarnings("ignore", message="Grad strides do not match")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _finish(folder: Path) -> None:
     best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     state = {
-        name.removeprefix("network."): tensor.contiguous()
+        name.removeprefix("network.").replace(".base_layer", ""): tensor.contiguous()
         for name, tensor in best["state_dict"].items()
     }
-    rows = [row for row in read_history(folder) if row["validation/score"]]
-    chosen = max(rows, key=lambda row: float(row["validation/score"]))
-    figures = {name: float(value) for name, value in chosen.items() if value}
-    files.write_json(folder / RESULT, figures)
-    plain = {name.replace(".base_layer", ""): tensor for name, tensor in state.items()}
+    files.write_json(folder / RESULT, best_row(read_history(folder)))
     with files.new_file(folder / WEIGHTS) as partial:
-        save_file(plain, partial)
+        save_file(state, partial)

@@ -1,9 +1,9 @@
-"""A cached case as the shipped pipeline would treat it: prediction, choice of the frame, outline,
-the challenge's metrics.
-"""
+"""A cached case as the shipped pipeline would treat it, and the challenge's metrics of that."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -24,9 +24,13 @@ class Figures:
     """The challenge's figures of a case, or their means."""
 
     score: float
+    """The challenge's score, 0 to 1; higher is better."""
     wfss: float
+    """How well the chosen frame suits: 0, 0.6 or 1 of a case."""
     dice_soft: float
+    """Dice of the mask, 0 to 1; near an annotated frame, of that one and scaled down."""
     nae: float
+    """Relative error of the AC, 0 to 1; lower is better."""
 
 
 def tissue_of(case: CachedCase) -> np.ndarray:
@@ -39,7 +43,7 @@ def tissue_of(case: CachedCase) -> np.ndarray:
 def predict_case(
     members: Sequence[AbdomenNet], case: CachedCase, batch_size: int = 16
 ) -> StackPrediction:
-    """What the shipped stage says of a cached case."""
+    """What the shipped stage predicts of a cached case, `batch_size` frames a pass."""
     frames = torch.from_numpy(np.array(case.frames))
     return predict(members, frames, tissue_of(case), batch_size)
 
@@ -49,7 +53,24 @@ def judge(case: CachedCase, prediction: StackPrediction, config: SelectionConfig
     tissue = tissue_of(case)
     scores = selection.score_frames(prediction, tissue, config)
     outlines = selection.Outlines(prediction, case.facts.spacing_mm[0], config.mask_threshold)
-    return judge_outline(case, *selection.choose(scores, tissue, outlines))
+    return judge_outline(case, *choose(case, scores, outlines))
+
+
+def choose(
+    case: CachedCase, scores: np.ndarray, outlines: selection.Outlines
+) -> tuple[int, Outline]:
+    """The shipped choice of a frame for a case; its warnings name the case, and come once.
+
+    Args:
+        case: whose frames they are.
+        scores: (T,).
+        outlines: of the same frames.
+
+    Returns:
+        The frame's index and its outline.
+    """
+    with _warnings_name(case.facts.uuid):
+        return selection.choose(scores, tissue_of(case), outlines)
 
 
 def judge_outline(case: CachedCase, frame: int, outline: Outline) -> CaseMetrics:
@@ -75,7 +96,7 @@ def truth_labels(case: CachedCase) -> Labels:
 
 
 def figures(metrics: CaseMetrics) -> Figures:
-    """The four figures that count."""
+    """The four figures that count, of all metrics of a case."""
     values = metrics.values
     nae, wfss, dice = (
         values["nae_circumference"],
@@ -85,7 +106,40 @@ def figures(metrics: CaseMetrics) -> Figures:
     return Figures(score(nae, wfss, dice), wfss, dice, nae)
 
 
-def mean_figures(cases: list[Figures]) -> Figures:
+def mean_figures(cases: Sequence[Figures]) -> Figures:
     """Means over cases; the score of means is the mean of scores."""
-    columns = np.array([(each.score, each.wfss, each.dice_soft, each.nae) for each in cases])
-    return Figures(*columns.mean(axis=0).tolist())
+    return Figures(*np.array([astuple(case) for case in cases]).mean(axis=0).tolist())
+
+
+class _NamedOnce(logging.Filter):
+    """Puts a case's name before each warning, and lets no warning of a case through twice.
+
+    A case is judged again after every epoch, and with every entry of a grid.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.case = ""
+        self._told: set[tuple[str, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        warning = (self.case, str(record.msg))
+        if record.levelno < logging.WARNING or warning in self._told:
+            return False
+        self._told.add(warning)
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        record.msg, record.args = f"%s: {record.msg}", (self.case, *arguments)
+        return True
+
+
+_NAMED_ONCE = _NamedOnce()
+
+
+@contextmanager
+def _warnings_name(case: str) -> Iterator[None]:
+    _NAMED_ONCE.case = case
+    selection.log.addFilter(_NAMED_ONCE)
+    try:
+        yield
+    finally:
+        selection.log.removeFilter(_NAMED_ONCE)

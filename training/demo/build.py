@@ -1,14 +1,16 @@
 """`demo`: the whole demo bundle from nothing but seeds, through the code that real data take.
 
-Phantoms of seed A, of which the anatomy of every frame is known, train a small trunk: the
-"foundation" stage. Frozen, it gets adapters and fresh heads, trained on phantoms of seed B with the
-challenge's own labels and nothing else; as often as the ensemble has members. Every stage leaves a
-finished artefact in the work folder and is skipped when it is there.
+First stage, the foundation: a small trunk learns from phantoms of one seed, of which the anatomy of
+every frame is known. Second stage, the adaptation: the trunk is frozen and gets adapters and fresh
+heads, which learn from phantoms of another seed with the challenge's own labels and nothing else;
+once for each member of the ensemble. Last, the selection is fitted on phantoms that both stages
+held out. Each stage leaves a finished artefact in the work folder and is skipped when it is there.
 """
 
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,134 +26,140 @@ from acouslic.challenge import SIMULATED
 from acouslic.lora import LoraConfig, add_lora
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from acouslic.selection import SelectionConfig
-from dataset.cache import Cache, CachedCase, finish_cache, open_cache
+from dataset.cache import Cache, CachedCase, begin_cache, finish_cache, open_cache
 from dataset.prepare import add_cases
 from phantom.dataset import write_dataset
-from training.augment import Augmentation
-from training.base import PROVENANCE, load_base, save_base
+from training.base import PROVENANCE, TORCH_TYPES, load_base, save_base
 from training.cards import demo_card
 from training.cross_validate import choose_config, grid, judge_on_grid
-from training.curves import draw_curves
 from training.demo.anatomy import case_numbers
 from training.demo.foundation import AnatomyFrames, AnatomyNet, FoundationTraining
-from training.module import AbdomenTraining, Recipe
+from training.module import AbdomenTraining
+from training.options import RESOURCES, DemoSize, Machine, Recipe
 from training.provenance import code_version
-from training.runs import Machine, run
+from training.runs import run
 from training.whole_stack import Figures, mean_figures
 
-TRUNK = Path(__file__).resolve().parents[2] / "resources" / "demo_trunk.json"
+TRUNK = RESOURCES / "demo_trunk.json"
 INTENDED_USE = (
     "to try the software: trained on simulated images only, it means nothing for patients"
 )
+# A whole stack is 125 MB, so that the stacks on the disk at one time are 0.75 GB.
 CHUNK_CASES = 6
+STACKS = ".stacks-"
+# Of the foundation's four parts. 3e-3 was the best that was tried for Muon (docs/log.md,
+# 2026-11-21); the later parts begin where the last one ended, and go on at lower rates.
 FOUNDATION_RATES = (3e-3, 1.5e-3, 1.5e-3, 1e-3)
+# Any numbers would do; those of the phantoms must differ, so that no phantom is in both stages.
+FOUNDATION_PHANTOMS_SEED, ADAPTATION_PHANTOMS_SEED = 1001, 2002
+FOUNDATION_SEED, ADAPTATION_SEED = 11, 22
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Phantoms:
-    """Cases 0 .. training - 1 of a seed are trained on, the `validation` cases after them are held
-    out.
-    """
+    """The phantoms of a stage: the first cases of a seed."""
 
     seed: int
+    """Their seed."""
     training: int
+    """Number of those that are trained on, from case 0."""
     validation: int
+    """Number of those after them that are held out."""
 
 
 @dataclass(frozen=True)
 class FoundationPart:
-    """A part of the foundation stage: a recipe, and how many of its phantoms, the first ones, it
-    trains on.
-    """
+    """A part of the foundation stage."""
 
     recipe: Recipe
+    """How it trains."""
     phantoms: int
+    """How many of the stage's phantoms it trains on, the first ones."""
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """All that determines the demo bundle, but for the machine's rounding; the parts of the
-    foundation follow one another.
-    """
+    """All that determines the demo bundle, but for the machine's rounding."""
 
     trunk: TrunkConfig
+    """The trunk's architecture."""
     decoder_width: int
+    """Channels of the mask decoder."""
     foundation_data: Phantoms
+    """What the foundation learns from."""
     foundation: tuple[FoundationPart, ...]
+    """Its parts; each goes on where the last one ended."""
     adaptation_data: Phantoms
+    """What adapters and heads learn from."""
     adaptation: Recipe
+    """How they train."""
     lora: LoraConfig
+    """The adapters."""
     members: int
+    """Networks in the ensemble."""
 
 
-def demo_options(
-    *,
-    cases: Sequence[int] = (120, 120, 280, 280, 252),
-    epochs: Sequence[int] = (76, 60, 66, 56, 36),
-    held_out: Sequence[int] = (8, 60),
-    steps_per_epoch: int = 80,
-    batch_size: int = 32,
-    members: int = 2,
-) -> DemoOptions:
-    """The options behind the shipped demo; the arguments are those worth making smaller for a
-    trial. cases, epochs: of each part of the foundation, and of the adaptation; held_out: of the
-    foundation and of the adaptation.
-    """
-    augmentation = Augmentation()
+def demo_options(size: DemoSize) -> DemoOptions:
+    """The options behind the shipped demo, with as much data and training as `size` says."""
+    parts = zip(FOUNDATION_RATES, size.cases[:-1], size.epochs[:-1], strict=True)
     foundation = tuple(
         FoundationPart(
             Recipe(
-                epochs=part_epochs,
-                steps_per_epoch=steps_per_epoch,
-                batch_size=batch_size,
-                seed=11 + number,
+                epochs=epochs,
+                steps_per_epoch=size.steps_per_epoch,
+                batch_size=size.batch_size,
+                seed=FOUNDATION_SEED + number,
                 head_rate=rate,
                 trunk_rate=rate,
-                augmentation=augmentation,
             ),
             phantoms,
         )
-        for number, (rate, phantoms, part_epochs) in enumerate(
-            zip(FOUNDATION_RATES, cases[:-1], epochs[:-1], strict=True)
-        )
+        for number, (rate, phantoms, epochs) in enumerate(parts)
     )
     return DemoOptions(
         trunk=TrunkConfig.read(TRUNK),
         decoder_width=8,
-        foundation_data=Phantoms(seed=1001, training=max(cases[:-1]), validation=held_out[0]),
+        foundation_data=Phantoms(FOUNDATION_PHANTOMS_SEED, max(size.cases[:-1]), size.held_out[0]),
         foundation=foundation,
-        adaptation_data=Phantoms(seed=2002, training=cases[-1], validation=held_out[1]),
+        adaptation_data=Phantoms(ADAPTATION_PHANTOMS_SEED, size.cases[-1], size.held_out[1]),
         adaptation=Recipe(
-            epochs=epochs[-1],
-            steps_per_epoch=steps_per_epoch,
+            epochs=size.epochs[-1],
+            steps_per_epoch=size.steps_per_epoch,
             # Smaller batches, more steps: heads and adapters begin anew.
-            batch_size=max(1, batch_size // 2),
-            seed=22,
+            batch_size=max(1, size.batch_size // 2),
+            seed=ADAPTATION_SEED,
             head_rate=2e-3,
             trunk_rate=1e-3,
-            augmentation=augmentation,
         ),
         # Dropout on the way into every adapter takes a third of a step on a CPU.
         lora=LoraConfig(rank=16, alpha=32, dropout=0.0),
-        members=members,
+        members=size.members,
     )
 
 
 def build_demo(
     work: Path, output: Path, options: DemoOptions, machine: Machine, *, overwrite: bool = False
 ) -> None:
-    """Make the demo bundle at `output`, keeping caches and runs in `work`.
+    """Make the demo bundle.
+
+    Args:
+        work: the folder of caches and runs; what is finished there is not made again.
+        output: the bundle's folder.
+        options: all that determines the bundle.
+        machine: what computes.
+        overwrite: whether an older bundle may be replaced.
 
     Raises:
-        OutputError: something is at `output` that must not be replaced.
+        OutputError: something is at `output`, or in `work`, that must not be replaced.
+        InputError: `work` holds a run with other options.
     """
     files.refuse_stranger(output, BUNDLE, overwrite=overwrite)
     base = work / "base"
-    first = _cache(work / "foundation-cache", options.foundation_data, options, machine)
+    first = _cache(work / "foundation-cache", options.foundation_data, options)
     if not (base / PROVENANCE).is_file():
         _train_foundation(work / "foundation", base, first, options, machine)
-    second = _cache(work / "adaptation-cache", options.adaptation_data, options, machine)
+    second = _cache(work / "adaptation-cache", options.adaptation_data, options)
     networks = [
         _adapt(work / f"member-{member}", base, second, options, machine, member)
         for member in range(options.members)
@@ -175,17 +183,27 @@ def build_demo(
     log.info("the demo bundle is in %s", output)
 
 
-def _cache(folder: Path, phantoms: Phantoms, options: DemoOptions, machine: Machine) -> Cache:
+def _cache(folder: Path, phantoms: Phantoms, options: DemoOptions) -> Cache:
     size = options.trunk.image_size
     return phantom_cache(folder, phantoms, size=size, workers=os.cpu_count() or 1)
 
 
 def phantom_cache(folder: Path, phantoms: Phantoms, *, size: int, workers: int) -> Cache:
-    """Simulate a few cases at a time, prepare them like any data set, and drop the stacks: a whole
-    set is 125 MB a case.
+    """Make a cache of phantoms: simulate a few at a time, prepare them, and drop the stacks.
+
+    Args:
+        folder: the cache's; phantoms that it already holds are not made again.
+        phantoms: which ones.
+        size: side of the cached frames in pixels.
+        workers: number of processes.
+
+    Raises:
+        OutputError: the folder has files of these names that are not ours.
     """
     if _holds(folder, phantoms):
         return open_cache(folder)
+    begin_cache(folder)
+    files.refuse_foreign_file(folder / SIMULATED, '"validation"', "a record of phantoms")
     folder.mkdir(parents=True, exist_ok=True)
     total = phantoms.training + phantoms.validation
     uuids: list[str] = []
@@ -201,14 +219,24 @@ def phantom_cache(folder: Path, phantoms: Phantoms, *, size: int, workers: int) 
 def _add_phantoms(folder: Path, seed: int, numbers: range, *, size: int, workers: int) -> list[str]:
     done = folder / f"seed-{seed}-from-{numbers.start}-to-{numbers.stop}.json"
     if not done.is_file():
+        _sweep(folder)
         # A folder of its own: two runs at once waste work, but do not spoil each other's.
-        with tempfile.TemporaryDirectory(prefix=".stacks-", dir=folder) as name:
+        with tempfile.TemporaryDirectory(prefix=STACKS, dir=folder) as name:
             stacks = Path(name)
-            write_dataset(stacks, seed=seed, cases=numbers, workers=max(1, workers))
-            uuids = add_cases(stacks, folder, size=size, workers=workers)
+            with files.claim(stacks):
+                write_dataset(stacks, seed=seed, cases=numbers, workers=max(1, workers))
+                uuids = add_cases(stacks, folder, size=size, workers=workers)
         files.write_json(done, uuids)
-    found: list[str] = json.loads(done.read_text())
-    return found
+    known: list[str] = json.loads(done.read_text())
+    return known
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the stacks that killed runs left behind."""
+    for leftover in folder.glob(f"{STACKS}*"):
+        with files.claim(leftover) as is_left:
+            if is_left:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _holds(folder: Path, phantoms: Phantoms) -> bool:
@@ -245,9 +273,9 @@ def _train_foundation(
             module,
             machine,
             identity={"trunk": asdict(options.trunk)},
+            # Four times a part: enough for a curve, and little beside the training.
             validate_every=max(1, part.recipe.epochs // 4),
         )
-        draw_curves(folder / f"part-{number}")
     provenance = {
         "simulated": True,
         "what": "trunk of the demo network, trained from scratch on the anatomy of phantoms",
@@ -257,7 +285,8 @@ def _train_foundation(
         "phantom_figures_on_held_out_cases": result,
     }
     # fp16 as in the bundle: the adapters learn on the very base that they will meet.
-    save_base(base, options.trunk, network.trunk.state_dict(), provenance, torch.float16)
+    state = network.trunk.state_dict()
+    save_base(base, options.trunk, state, provenance, TORCH_TYPES["fp16"])
 
 
 def _adapt(
@@ -277,30 +306,31 @@ def _adapt(
         module,
         machine,
         identity={"network": network.config.to_dict(), "lora": asdict(options.lora)},
+        # Once, at the end: the held-out stacks take as long as some fifty epochs.
         validate_every=recipe.epochs,
     )
-    draw_curves(folder)
     return network.eval()
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """The selection that held-out cases chose, the means on them with it, which are optimistic, and
-    with the default.
-    """
+    """What the held-out cases chose, and the figures on them, which are optimistic."""
 
     selection: SelectionConfig
+    """The parameters that were chosen."""
     figures: Figures
+    """Means with these."""
     default_figures: Figures
+    """Means with the defaults."""
 
 
 def _fit_selection(networks: Sequence[AbdomenNet], held_out: Sequence[CachedCase]) -> _Fitted:
     configs = grid()
     judged = [judge_on_grid(case, networks, configs) for case in held_out]
-    scores = np.array([[each.score for each in found] for found in judged])
+    scores = np.array([[figures.score for figures in by_config] for by_config in judged])
     # Subjects of two seeds may share a number; resampled together they do no harm.
     best = choose_config(scores, np.array([case.facts.subject for case in held_out]))
-    default, fitted = (mean_figures([found[k] for found in judged]) for k in (0, best))
+    default, fitted = (mean_figures([by_config[k] for by_config in judged]) for k in (0, best))
     log.info("%d held-out phantoms: default %s, fitted %s", len(held_out), default, fitted)
     return _Fitted(configs[best], fitted, default)
 

@@ -21,7 +21,8 @@ from training.augment import NONE, NUMBERS, augment_frames, grid_fan, sampling_g
 from training.batches import Draw, TrainingFrames
 from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, draw
 from training.losses import balanced_cross_entropy
-from training.module import FrameTraining, Recipe
+from training.module import FrameTraining
+from training.options import Recipe
 
 FINENESS = 4
 BCE = 5.0

@@ -1,0 +1,239 @@
+"""All that training can be told: the fields are the command line's options, with their help.
+
+No module that is slow to import is needed here, so that help is quick.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from acouslic.lora import LoraConfig
+from dataset.command import INLINE, POSITIONAL
+
+RESOURCES = Path(__file__).resolve().parents[1] / "resources"
+Device = Literal["auto", "cpu", "cuda"]
+StoredType = Literal["fp16", "fp32"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss's terms."""
+
+    dice: float = 1.0
+    """Weight of 1 - soft Dice, of annotated frames."""
+    bce: float = 1.0
+    """Weight of the mask's cross-entropy a pixel, of all frames."""
+    quality: float = 1.0
+    """Weight of the quality's cross-entropy."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far training frames are varied.
+
+    A ratio r draws a factor between 1/r and r, evenly on a log scale. The defaults are mild: what
+    another setting of the machine or another tilt of the probe could change.
+    """
+
+    gain_ratio: float = 1.5
+    """Greatest factor on the brightness; 1 leaves it."""
+    gamma_ratio: float = 1.4
+    """Greatest exponent on the brightness; 1 leaves it."""
+    depth: float = 0.8
+    """Greatest change of log brightness from the fan's near end to its far end; 0 leaves it."""
+    angle_deg: float = 12.0
+    """Greatest turn about the fan's apex to either side, in degrees; 0 leaves it."""
+    scale_ratio: float = 1.15
+    """Greatest factor on the size, about the fan's apex; 1 leaves it."""
+    flip: bool = True
+    """Whether half of the frames are mirrored about the fan's axis."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: batches are drawn, so an epoch is just a number of steps."""
+
+    epochs: int = 20
+    """Number of epochs."""
+    steps_per_epoch: int = 250
+    """Optimiser steps an epoch."""
+    batch_size: int = 32
+    """Frames in one pass of one process."""
+    seed: int = 0
+    """Seed of first weights, batches, augmentation and dropout."""
+    accumulate: int = 1
+    """Passes whose gradients make one optimiser step."""
+    head_rate: float = 1e-3
+    """Learning rate of the heads after the warm-up."""
+    trunk_rate: float = 3e-4
+    """Learning rate of the trunk's adapters after the warm-up."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay, of matrices only."""
+    warmup: float = 0.1
+    """Share of all steps in which the rates rise from 0; then they fall as a cosine."""
+    clip_norm: float = 1.0
+    """Greatest norm of a step's gradient; a longer one is shortened to it."""
+    shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    """Shares of a batch without annotation, suboptimal and optimal; their sum is 1."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run uses. Only rounding depends on it, and on devices x nodes a step's batch."""
+
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Numbers that most of a pass is computed in; a T4 knows no bf16."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """What computes; auto takes a GPU where there is one."""
+    devices: int = 1
+    """Devices of each node that train one network together; each adds --batch-size frames."""
+    num_nodes: int = 1
+    """Computers that train one network together."""
+    workers: int = 0
+    """Processes that read batches ahead; 0 reads in the training process."""
+    checkpointing: bool = False
+    """Recompute the trunk on the way back: slower, with much less memory."""
+    tensorboard: bool = False
+    """Write events for TensorBoard into the run's folder too."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What is fitted: the same for all folds."""
+
+    folds: int = 5
+    """Number of folds the subjects are divided into."""
+    split_seed: int = 0
+    """Seed of that division."""
+    decoder_width: int = 32
+    """Channels of the mask decoder."""
+    lora: Annotated[LoraConfig, INLINE] = field(default_factory=LoraConfig)
+    recipe: Annotated[Recipe, INLINE] = field(default_factory=Recipe)
+    validate_every: int = 1
+    """Epochs from one judging of the held-out stacks to the next."""
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """Which folds become a bundle, and how."""
+
+    name: str = "acouslic-fetalclip"
+    """Name of the bundle; its id is the name and 12 digits of its hash."""
+    folds: tuple[int, ...] = (0,)
+    """Folds to pack, from 0; several are an ensemble, which takes as many times longer."""
+    merge: bool = False
+    """Add the adapters to the trunk: a plain network, for one fold only."""
+    dtype: StoredType = "fp16"
+    """Numbers that the weights are stored in."""
+    overwrite: bool = False
+    """Replace an older bundle in --output."""
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo bundle learns from, and how long; the defaults are the shipped one's."""
+
+    cases: tuple[int, int, int, int, int] = (120, 120, 280, 280, 252)
+    """Phantoms of each of the foundation's four parts, and of the adaptation."""
+    epochs: tuple[int, int, int, int, int] = (76, 60, 66, 56, 36)
+    """Epochs of each of the foundation's four parts, and of the adaptation."""
+    held_out: tuple[int, int] = (8, 60)
+    """Phantoms that the foundation and the adaptation hold out."""
+    steps_per_epoch: int = 80
+    """Optimiser steps an epoch."""
+    batch_size: int = 32
+    """Frames a step of the foundation; the adaptation takes half as many."""
+    members: int = 2
+    """Networks in the ensemble."""
+
+
+# ---- the options of each command
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """`prepare`."""
+
+    dataset: Annotated[Path, POSITIONAL]
+    """Data set in the challenge's training layout, version 1.1, or one of phantoms."""
+    output: Path
+    """Folder of the cache; cases that it already holds are not read again."""
+    size: int = 224
+    """Side of the cached frames, in pixels: 224 for FetalCLIP, 128 for the demo's trunk."""
+    workers: int = 1
+    """Processes, of 1 GB each."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """`demo`."""
+
+    output: Path = Path("resources", "demo")
+    """Folder of the bundle."""
+    work: Path = Path("demo-work")
+    """Folder for caches and runs; what is finished there is not made again."""
+    size: Annotated[DemoSize, INLINE] = field(default_factory=DemoSize)
+    machine: Annotated[Machine, INLINE] = field(default_factory=Machine)
+    overwrite: bool = False
+    """Replace an older bundle in --output."""
+
+
+@dataclass(frozen=True)
+class ImportFetalclip:
+    """`import-fetalclip`."""
+
+    checkpoint: Annotated[Path, POSITIONAL]
+    """FetalCLIP_weights.pt from its authors' model page."""
+    output: Path
+    """Folder of the base."""
+    config: Path = RESOURCES / "fetalclip.json"
+    """open_clip's model config of the checkpoint."""
+    dtype: StoredType = "fp16"
+    """Numbers that the weights are stored in."""
+    overwrite: bool = False
+    """Replace an older base in --output."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """`fit`."""
+
+    cache: Annotated[Path, POSITIONAL]
+    """Training cache that `prepare` wrote."""
+    base: Path
+    """Base that `import-fetalclip` wrote, or a bundle, of which the trunk is taken."""
+    output: Path
+    """Folder of all folds' runs; fold K goes into fold-K."""
+    fold: int | Literal["all"]
+    """Fold to hold out, from 0; `all`: each in turn, or one a GPU where there are several."""
+    training: Annotated[FitOptions, INLINE] = field(default_factory=FitOptions)
+    machine: Annotated[Machine, INLINE] = field(default_factory=Machine)
+
+
+@dataclass(frozen=True)
+class CrossValidate:
+    """`cross-validate`."""
+
+    cache: Annotated[Path, POSITIONAL]
+    """Training cache that the folds were trained on."""
+    base: Path
+    """Base, or bundle, that the folds were trained on."""
+    runs: Path
+    """Folder of all folds' runs, the --output of `fit`; cross-validation.json goes there."""
+    device: Device = "auto"
+    """What computes; auto takes a GPU where there is one."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """`pack`."""
+
+    runs: Annotated[Path, POSITIONAL]
+    """Folder of all folds' runs, with cross-validation.json."""
+    base: Path
+    """Base, or bundle, that the folds were trained on."""
+    output: Path
+    """Folder of the bundle; a README.md that is there stays."""
+    bundle: Annotated[PackOptions, INLINE] = field(default_factory=PackOptions)
