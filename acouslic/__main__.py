@@ -82,7 +82,7 @@ def _measure_folder(stacks: list[Path], options: argparse.Namespace) -> None:
             found=f"none for {', '.join(summary.failed)}",
             advice=f"see {summary.path}",
         )
-    log.info("%d stacks are answered, see %s", len(jobs), summary.path)
+    print(f"{len(jobs)} stacks are answered, see {summary.path}")
 
 
 def _load_bundle(options: argparse.Namespace) -> "Bundle":

@@ -167,9 +167,10 @@ def answer_stacks(
         for job in jobs
         if job not in waiting
     )
-    log.info("%d of %d stacks are answered already", len(jobs) - len(waiting), len(jobs))
+    n_kept = len(jobs) - len(waiting)
+    log.info("%d of %d stacks are answered already", n_kept, len(jobs))
     with logging_redirect_tqdm():
-        for job in tqdm(waiting, unit="stack", disable=None):
+        for job in tqdm(waiting, total=len(jobs), initial=n_kept, unit="stack", disable=None):
             try:
                 summary.add([answer_stack(job, bundle)])
             # Whatever it is, it is this stack's, and the others need not wait until it is fixed.

@@ -114,7 +114,8 @@ def choose_bundle(folder: Path, demo: Path) -> Path:
         demo: the demo bundle's folder.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names - {"README.md", ".gitignore", "lost+found"}:
+    # A file system of its own brings lost+found.
+    if names.difference(files.KEPT_NAMES, {"lost+found"}):
         return folder
     log.warning(
         "no bundle in %s: using the demo bundle, which was trained on simulated images and "

@@ -75,8 +75,8 @@ def test_every_public_name_says_what_it_is(name: str) -> None:
 
 
 def test_other_names_are_unknown() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'mesure'"):
-        acouslic.mesure  # type: ignore[attr-defined]  # noqa: B018 (a type checker knows it too)
+    with pytest.raises(AttributeError, match="no attribute 'ruler'"):
+        acouslic.ruler  # type: ignore[attr-defined]  # noqa: B018 (a type checker knows it too)
 
 
 def test_importing_the_package_is_cheap() -> None:
