@@ -45,6 +45,8 @@ PREDICTED = RED
 PREDICTED_ON_BLACK, TRUE_ON_BLACK = "#ff783c", "#28d2be"
 # Annotated frames behind a curve: the curve has to stay readable.
 SHADE_ALPHA = 0.35
+# Stands in every PNG of ours.
+PNG_MARK = "acouslic plot"
 # Sharp where a page shows the picture at half its size.
 DPI = 160
 CSS_COLOURS: Mapping[str, str] = {
@@ -126,7 +128,7 @@ def to_svg(figure: Figure) -> str:
 def write_png(figure: Figure, path: Path) -> None:
     """Write the figure as PNG, whole or not at all."""
     with files.new_file(path) as partial:
-        figure.savefig(partial, format="png")
+        figure.savefig(partial, format="png", metadata={"Software": PNG_MARK})
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from acouslic import files
+from evaluation import style
 from training.history import STEP, read_history
 
 CURVES = "curves.png"
@@ -20,20 +17,19 @@ def draw_curves(folder: Path) -> Path:
         The picture's path.
     """
     rows = read_history(folder)
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(PANELS), sharex=True)
-    for axes, (group, title) in zip(panels, PANELS.items(), strict=True):
-        for column in rows[0]:
-            kind, _, name = column.partition("/")
-            points = [(int(row[STEP]), float(row[column])) for row in rows if row[column]]
-            if kind == group and points:
-                axes.plot(*zip(*points, strict=True), marker=".", label=name)
-        axes.set_title(title)
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
-    panels[-1].set_xlabel("optimiser steps")
-    with files.new_file(folder / CURVES) as partial:
-        figure.savefig(partial, dpi=110)
+    with style.styled():
+        figure = style.new_figure(8, 7)
+        panels = figure.subplots(len(PANELS), sharex=True)
+        for axes, (group, title) in zip(panels, PANELS.items(), strict=True):
+            for column in rows[0]:
+                kind, _, name = column.partition("/")
+                points = [(int(row[STEP]), float(row[column])) for row in rows if row[column]]
+                if kind == group and points:
+                    axes.plot(*zip(*points, strict=True), marker=".", label=name)
+            axes.set_title(title)
+            axes.grid()
+            if axes.lines:
+                axes.legend()
+        panels[-1].set_xlabel("optimiser steps")
+        style.write_png(figure, folder / CURVES)
     return folder / CURVES
