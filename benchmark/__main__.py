@@ -1,23 +1,19 @@
 """`python -m benchmark CACHE --output DIR`: every system of the two papers in one table."""
 
-import logging
-import sys
 from collections.abc import Sequence
 
-from acouslic.errors import AcouslicError
-from benchmark.command import parser, run_benchmark
+from benchmark.command import run_benchmark
+from dataset.command import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; the exit code is 1 where the user has something to put right."""
-    options = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        run_benchmark(options)
-    except AcouslicError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """Run the benchmark and return its exit code."""
+    return run(
+        run_benchmark,
+        prog="python -m benchmark",
+        description="Every system of the two papers in one table.",
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

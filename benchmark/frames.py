@@ -1,8 +1,8 @@
 """Frames by number: which ones a protocol counts, and how they come together in batches.
 
 A cache keeps only frames that show tissue. The paper counts all 140 of a sweep, so a table also
-lists black ones: their row is -1, their pixels are zeros. `quality` is acouslic's: 0 none,
-1 suboptimal, 2 optimal.
+lists black frames: their row is -1, their pixels are zeros. `quality` is that of
+`acouslic.challenge.Quality`: 0 none, 1 suboptimal, 2 optimal.
 """
 
 from collections.abc import Iterator
@@ -23,49 +23,67 @@ NO_CLUSTER = -1
 
 @dataclass(frozen=True)
 class FrameTable:
-    """Frames of a cache, in the order of cases and of time; every array is (n,).
-
-    case: number in `cache.cases`; row: in that case's arrays, -1 for a black frame; number: in the
-    stack; subject: a code; target: the quality as a number, 0..1, perhaps softened.
-    """
+    """Frames of a cache, in the order of cases and of time; every array is (n,)."""
 
     cache: Cache
+    """Where the pixels are."""
     case: np.ndarray
+    """Index of the frame's case in `cache.cases`."""
     row: np.ndarray
+    """Index in that case's arrays; -1 for a black frame."""
     number: np.ndarray
+    """Index in the stack."""
     subject: np.ndarray
+    """Number of the frame's subject, from 0."""
     quality: np.ndarray
+    """0 none, 1 suboptimal, 2 optimal."""
     target: np.ndarray
+    """The quality as a number from 0 to 1, softened where that was asked for."""
 
     def __len__(self) -> int:
+        """Number of frames."""
         return len(self.case)
 
 
 class Samples(NamedTuple):
-    """A batch: `frames` and `masks` (B, S, S) uint8, the rest (B,).
-
-    `quality` int64 in 0..2, `target` float32, `subject` and `cluster` int64.
-    """
+    """A batch of B frames of S x S pixels."""
 
     frames: torch.Tensor
+    """(B, S, S) uint8, grey."""
     masks: torch.Tensor
+    """(B, S, S) uint8, 0 to 255."""
     quality: torch.Tensor
+    """(B,) int64: 0 none, 1 suboptimal, 2 optimal."""
     target: torch.Tensor
+    """(B,) float32: the quality as a number from 0 to 1."""
     subject: torch.Tensor
+    """(B,) int64: number of the frame's subject."""
     cluster: torch.Tensor
+    """(B,) int64: the frame's cluster; NO_CLUSTER for systems that have none."""
 
 
 class Draw(NamedTuple):
-    """A frame of a table, as it is (variation 0) or varied (1, 2)."""
+    """One frame of a batch to come."""
 
     row: int
+    """Index of the frame in its table."""
     variation: int
+    """0 for the frame as it is, 1 and 2 for its copies."""
 
 
 def frame_table(
     cache: Cache, *, annotated_sweeps_only: bool, soften_frames: float = 0.0
 ) -> FrameTable:
-    """All frames of all cases, or those of the sweeps whose AC is given."""
+    """List the frames of a cache.
+
+    Args:
+        cache: the cases.
+        annotated_sweeps_only: leave out the sweeps without an AC.
+        soften_frames: see `soft_targets`.
+
+    Returns:
+        Their table.
+    """
     subjects = sorted({case.facts.subject for case in cache.cases})
     columns: list[list[np.ndarray]] = [[] for _ in range(6)]
     for number, case in enumerate(cache.cases):
@@ -95,10 +113,17 @@ def _counted_frames(case: CachedCase, annotated_sweeps_only: bool) -> np.ndarray
 
 
 def soft_targets(quality: np.ndarray, soften_frames: float) -> np.ndarray:
-    """Quality as a number for the frames of a stack, (T,) float32.
+    """Quality as a number for the frames of a stack.
 
-    With `soften_frames` an unannotated frame d frames away from one of quality q gets
-    q exp(-d / soften_frames), the largest there is; never across a sweep's end. Our interpretation.
+    With `soften_frames` an unannotated frame gets the largest q exp(-d / soften_frames), where d is
+    the distance in frames to a frame of quality q in its sweep. This is our interpretation.
+
+    Args:
+        quality: (T,), 0 none, 1 suboptimal, 2 optimal.
+        soften_frames: frames over which quality fades to 1/e; 0 does not soften.
+
+    Returns:
+        (T,) float32, 0 to 1.
     """
     target: np.ndarray = np.asarray(QUALITY_VALUES, np.float32)[quality]
     if soften_frames <= 0:
@@ -112,21 +137,25 @@ def soft_targets(quality: np.ndarray, soften_frames: float) -> np.ndarray:
 
 
 class SampleReader(Dataset[Samples]):
-    """Looks up whole batches of draws; copies depend on frame and copy alone, as if made offline.
+    """Reads whole batches of draws.
 
-    `clusters` (n,) is set by a system that has them.
+    A copy depends on its frame and its number alone, as if all had been made beforehand. `clusters`
+    (n,) is set by a system that has them.
     """
 
     def __init__(self, table: FrameTable, *, copies_seed: int = 0) -> None:
+        """Read the frames of a table; `copies_seed` is that of their copies."""
         self.table, self.copies_seed = table, copies_seed
         self.clusters = np.full(len(table), NO_CLUSTER, np.int64)
         self._frames = [case.frames for case in table.cache.cases]
         self._masks = [case.masks for case in table.cache.cases]
 
     def __getitem__(self, draw: Draw) -> Samples:
+        """A batch of one."""
         return self.__getitems__([draw])
 
     def __getitems__(self, draws: list[Draw]) -> Samples:
+        """The batch of these draws, in their order."""
         table, size = self.table, self.table.cache.size
         frames = np.zeros((len(draws), size, size), np.uint8)
         masks = np.zeros((len(draws), size, size), np.uint8)
@@ -158,12 +187,23 @@ class SampleReader(Dataset[Samples]):
 def draw_epoch(
     count: int, *, copies: int, limit: int | None, generator: np.random.Generator
 ) -> list[Draw]:
-    """Every frame once for each of its `copies`, shuffled; at most `limit` of them."""
+    """Draw an epoch: every frame once for each of its copies, shuffled.
+
+    Args:
+        count: number of frames in the table.
+        copies: copies of each frame, itself included.
+        limit: greatest number of draws; None takes all.
+        generator: of the random numbers.
+
+    Returns:
+        The draws, in their order.
+    """
     chosen = generator.permutation(count * copies)[:limit]
     return [Draw(int(k) // copies, int(k) % copies) for k in chosen]
 
 
 def in_batches(draws: list[Draw], batch_size: int) -> list[list[Draw]]:
+    """Cut draws into batches; the last one may be smaller."""
     return [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
 
 
@@ -172,7 +212,7 @@ def _as_is(samples: Any) -> Any:
 
 
 def load(reader: SampleReader, batches: list[list[Draw]], workers: int) -> Iterator[Samples]:
-    """The batches in their order; with `workers` they are read ahead."""
+    """Read batches in their order, ahead of their use where there are worker processes."""
     return iter(
         DataLoader(
             reader,

@@ -1,6 +1,6 @@
 """How good a trial is: measures of frames, of the picked frame, and of quality as a number.
 
-Pure functions on arrays. Scores are (n,) in 0..1, labels (n,) bool; None stands for undefined.
+Pure functions on arrays. Scores are (n,) from 0 to 1, labels (n,) bool; None stands for undefined.
 """
 
 import math
@@ -22,7 +22,15 @@ QUALITY_MEASURES = ("plcc", "srocc", "krocc", "mae", "rmse")
 
 
 def confusion(positive: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(4,) int64: true positives, false positives, false negatives, true negatives."""
+    """Count frames by answer and truth.
+
+    Args:
+        positive: (n,) bool, whether a frame is called annotated.
+        labels: (n,) bool, whether it is.
+
+    Returns:
+        (4,) int64: true positives, false positives, false negatives, true negatives.
+    """
     return np.array(
         [
             np.count_nonzero(positive & labels),
@@ -34,7 +42,14 @@ def confusion(positive: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Measures of (..., 4) counts as `confusion` has them; 0 for 0 / 0."""
+    """Accuracy, F1, precision, recall and specificity.
+
+    Args:
+        counts: (..., 4), in the order of `confusion`.
+
+    Returns:
+        (...,) of each measure, by name; 0 for 0 / 0.
+    """
     tp, fp, fn, tn = np.moveaxis(np.asarray(counts, float), -1, 0)
     return {
         "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
@@ -50,24 +65,42 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def frame_measures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> Measures:
-    """Measures of frames that are called positive at or above the threshold."""
-    found: Measures = {
+    """Measures of frames that are called annotated at or above a threshold.
+
+    Args:
+        scores: (n,).
+        labels: (n,) bool, whether a frame is annotated.
+        threshold: the least score of a frame that is called annotated.
+
+    Returns:
+        Those of `rates`, ROC-AUC and average precision, by name.
+    """
+    measures: Measures = {
         name: float(value) for name, value in rates(confusion(scores >= threshold, labels)).items()
     }
     both = bool(labels.any() and not labels.all())
-    found["roc_auc"] = float(roc_auc_score(labels, scores)) if both else None
-    found["average_precision"] = (
+    measures["roc_auc"] = float(roc_auc_score(labels, scores)) if both else None
+    measures["average_precision"] = (
         float(average_precision_score(labels, scores)) if labels.any() else None
     )
-    return found
+    return measures
 
 
 def ranking_draws(
     scores: np.ndarray, labels: np.ndarray, subject: np.ndarray, draws: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """ROC-AUC and average precision of each draw, (resamples,) each; NaN where undefined.
+    """ROC-AUC and average precision in every resample of subjects.
 
     Equal scores are one threshold, as in scikit-learn; a subject drawn twice counts twice.
+
+    Args:
+        scores: (n,).
+        labels: (n,) bool, whether a frame is annotated.
+        subject: (n,) int, the subject of each frame, from 0.
+        draws: (resamples, n_subjects) of `evaluation.intervals.subject_draws`.
+
+    Returns:
+        (resamples,) each; NaN where undefined.
     """
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
@@ -84,7 +117,7 @@ def ranking_draws(
 
 
 def _areas(tp: np.ndarray, fp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Areas under ROC (trapezoids) and precision-recall (steps) of cumulated counts (draws, k)."""
+    """Areas under ROC (trapezoids) and precision-recall (steps) of running counts, (draws, k)."""
     steps_tp = np.diff(tp, axis=1, prepend=0)
     steps_fp = np.diff(fp, axis=1, prepend=0)
     before = tp - steps_tp
@@ -96,7 +129,7 @@ def _areas(tp: np.ndarray, fp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The score at or above which F1 is highest; 0.5 without positives."""
+    """The threshold of the highest F1; 0.5 where no frame is annotated."""
     if not labels.any():
         return 0.5
     precision, recall, thresholds = precision_recall_curve(labels, scores)
@@ -105,14 +138,22 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def picked_frame(quality: np.ndarray, candidates: np.ndarray) -> int:
-    """The candidate (T,) bool with the highest quality (T,), the first of equals; -1 of none."""
+    """The frame of a stack with the highest quality, the first of equals.
+
+    Args:
+        quality: (T,), predicted.
+        candidates: (T,) bool, the frames that may be picked.
+
+    Returns:
+        Its index; -1 where there is no candidate.
+    """
     if not candidates.any():
         return -1
     return int(np.argmax(np.where(candidates, quality, -np.inf)))
 
 
 def wfss_of(frame: int, quality: np.ndarray) -> float:
-    """The challenge's score of a frame of a stack, whose true quality is (T,) in 0..2."""
+    """The challenge's frame selection score of a frame, for the stack's true quality (T,)."""
     labels = labels_of_quality(quality)
     annotated = {int(k): labels[k].reshape(1, 1) for k in np.flatnonzero(labels)}
     return wfss(Labels(len(quality), (1, 1), annotated), frame)
@@ -121,15 +162,23 @@ def wfss_of(frame: int, quality: np.ndarray) -> float:
 def quality_measures(predicted: np.ndarray, truth: np.ndarray, case: np.ndarray) -> Measures:
     """QUALITY_MEASURES over all frames, and as means over cases with the prefix `case_`.
 
-    Ranks are tie-aware: SROCC is of mean ranks, KROCC is tau-b. A correlation is undefined where
-    one side does not vary; such cases are left out of its mean.
+    Ties are respected: SROCC is of mean ranks, KROCC is tau-b. A correlation is undefined where one
+    side does not vary; such cases are left out of its mean.
+
+    Args:
+        predicted: (n,), predicted quality.
+        truth: (n,), true quality.
+        case: (n,), the case of each frame.
+
+    Returns:
+        The measures by name.
     """
-    found = _quality(predicted, truth)
-    each = [_quality(predicted[case == k], truth[case == k]) for k in np.unique(case)]
+    measures = _quality(predicted, truth)
+    by_case = [_quality(predicted[case == k], truth[case == k]) for k in np.unique(case)]
     for name in QUALITY_MEASURES:
-        values = [value for one in each if (value := one[name]) is not None]
-        found[f"case_{name}"] = float(np.mean(values)) if values else None
-    return found
+        values = [value for of_case in by_case if (value := of_case[name]) is not None]
+        measures[f"case_{name}"] = float(np.mean(values)) if values else None
+    return measures
 
 
 def _quality(predicted: np.ndarray, truth: np.ndarray) -> Measures:
@@ -149,7 +198,7 @@ def _correlation(
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     with warnings.catch_warnings():
-        # Scores that differ in their last digit only: the number is right as far as it can be.
+        # Scores may differ in their last digit only; the number is as right as it can be then.
         warnings.simplefilter("ignore", stats.NearConstantInputWarning)
         value = float(function(a.astype(float), b.astype(float))[0])
     return value if math.isfinite(value) else None

@@ -1,8 +1,7 @@
-"""Clustering-based mix-up (CMX): partners from the same cluster, of similar quality, elsewhere.
+"""Clustering-based mix-up (CMX): partners of the same cluster, of similar quality.
 
 Our interpretation of Chen et al. (2025): k-means on the trunk's embeddings, C-Mixup's kernel
-(arXiv 2210.05775) inside a cluster, another subject preferred. Everything here is about training
-frames; no other frame is ever handed in.
+(arXiv 2210.05775) inside a cluster, another subject preferred. All frames here are training frames.
 """
 
 from dataclasses import dataclass
@@ -14,40 +13,57 @@ from sklearn.cluster import KMeans
 
 from benchmark.frames import Draw, FrameTable, Samples, in_batches
 
+# Weights of 512 anchors and 50,000 candidates are 100 MB.
 ANCHORS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class MixupConfig:
-    """sigma: of the kernel over quality; beta: of lambda ~ Beta(beta, beta).
-
-    pseudo_samples: for each real one.
-    """
+    """How frames are mixed. The paper gives none of these numbers; they are ours."""
 
     clusters: int = 16
+    """Number of clusters of embeddings."""
     sigma: float = 0.2
+    """Width of the kernel over quality: optimal (1) with suboptimal (0.6) has the weight 0.14."""
     beta: float = 2.0
+    """Shares are drawn from Beta(beta, beta): mostly near one half."""
     pseudo_samples: int = 3
+    """Mixed samples for each real one."""
 
 
 class Pool(NamedTuple):
-    """What partners are chosen by; each (n,)."""
+    """What partners are chosen by."""
 
     target: torch.Tensor
+    """(n,), quality as a number."""
     subject: torch.Tensor
+    """(n,), number of the subject."""
     cluster: torch.Tensor
+    """(n,), number of the cluster."""
 
 
 class Pairs(NamedTuple):
-    """Pseudo-samples of a batch, each (p,): two rows and the share of the first."""
+    """Pseudo-samples of a batch."""
 
     first: torch.Tensor
+    """(p,), row of the first sample."""
     second: torch.Tensor
+    """(p,), row of the second sample."""
     share: torch.Tensor
+    """(p,), share of the first sample, 0 to 1."""
 
 
 def fit_clusters(embeddings: np.ndarray, config: MixupConfig, seed: int) -> np.ndarray:
-    """The cluster of each training frame, (n,) int64, by the directions of (n, E) embeddings."""
+    """Cluster training frames by the directions of their embeddings.
+
+    Args:
+        embeddings: (n, E).
+        config: the number of clusters.
+        seed: of k-means.
+
+    Returns:
+        (n,) int64, the cluster of each frame.
+    """
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
     directions = (embeddings / np.maximum(length, 1e-12)).astype(np.float32)
     # Black frames are all alike: there may be fewer different points than clusters.
@@ -59,10 +75,18 @@ def fit_clusters(embeddings: np.ndarray, config: MixupConfig, seed: int) -> np.n
 def partner_weights(
     anchors: Samples | Pool, candidates: Samples | Pool, sigma: float
 ) -> torch.Tensor:
-    """(a, c): exp(-(y_i - y_j)^2 / (2 sigma^2)) in the same cluster, else 0.
+    """How likely each candidate is to become each anchor's partner.
 
-    Another subject's frames alone, where an anchor has any; the frame itself must be left out by
-    the caller.
+    exp(-(y_i - y_j)^2 / (2 sigma^2)) in the same cluster, else 0. Where an anchor's cluster has
+    frames of other subjects, only these count. The caller has to leave the anchor itself out.
+
+    Args:
+        anchors: a of them.
+        candidates: c of them.
+        sigma: width of the kernel over quality.
+
+    Returns:
+        (a, c), not normalised.
     """
     near = torch.exp(-((anchors.target[:, None] - candidates.target[None]) ** 2) / (2 * sigma**2))
     weights = near * (anchors.cluster[:, None] == candidates.cluster[None])
@@ -71,7 +95,7 @@ def partner_weights(
 
 
 def draw_pairs(samples: Samples, config: MixupConfig) -> Pairs:
-    """Several pseudo-samples for each sample of a batch that has a partner in it."""
+    """Draw pseudo-samples for each sample of a batch that has a partner in it."""
     weights = partner_weights(samples, samples, config.sigma).fill_diagonal_(0)
     first = torch.nonzero(weights.sum(dim=1) > 0)[:, 0]
     if not len(first):
@@ -83,7 +107,15 @@ def draw_pairs(samples: Samples, config: MixupConfig) -> Pairs:
 
 
 def mix(values: torch.Tensor, pairs: Pairs) -> torch.Tensor:
-    """(p, ...): share x first + (1 - share) x second of (B, ...) values."""
+    """Mix values.
+
+    Args:
+        values: (B, ...), of the batch's samples.
+        pairs: p of them.
+
+    Returns:
+        (p, ...): share x first + (1 - share) x second.
+    """
     share = pairs.share.view(-1, *[1] * (values.ndim - 1)).to(values.dtype)
     return share * values[pairs.first] + (1 - share) * values[pairs.second]
 
@@ -97,11 +129,21 @@ def plan_batches(
     config: MixupConfig,
     generator: np.random.Generator,
 ) -> list[list[Draw]]:
-    """Batches that look like the whole set: anchors stratified over cluster and quality, each with
-    a partner.
+    """Plan batches that look like the whole set: anchors of all kinds, each with a partner.
 
-    `clusters` (len(table),), NO_CLUSTER for a frame that is no candidate. Half of the draws are
-    used as anchors, so that an epoch costs as much as any other system's.
+    A kind is a cluster and a quality. Half of the draws are used as anchors, so that an epoch costs
+    as much as any other system's.
+
+    Args:
+        draws: those of the epoch.
+        table: the training frames.
+        clusters: (len(table),), NO_CLUSTER for a frame that cannot be a partner.
+        batch_size: frames a batch, partners included.
+        config: the kernel's width.
+        generator: of the random numbers.
+
+    Returns:
+        Batches in which every second draw is the partner of the one before.
     """
     anchors = draws[: max(1, len(draws) // 2)]
     partners = _partners(anchors, table, clusters, config.sigma, generator)
@@ -123,7 +165,7 @@ def _partners(
     sigma: float,
     generator: np.random.Generator,
 ) -> list[Draw]:
-    """For each anchor a frame of its cluster, in the anchor's own copy; itself where alone."""
+    """A frame of each anchor's cluster, in the anchor's own variation; itself where it is alone."""
     torch_generator = torch.Generator().manual_seed(int(generator.integers(2**31)))
     result = list(anchors)
     anchor_clusters = clusters[[draw.row for draw in anchors]]
@@ -132,11 +174,11 @@ def _partners(
         candidates = _pool(table, clusters, members)
         mine = np.flatnonzero(anchor_clusters == cluster)
         for start in range(0, len(mine), ANCHORS_AT_ONCE):
-            part = mine[start : start + ANCHORS_AT_ONCE]
-            index = np.array([anchors[k].row for k in part])
+            chunk = mine[start : start + ANCHORS_AT_ONCE]
+            index = np.array([anchors[k].row for k in chunk])
             weights = partner_weights(_pool(table, clusters, index), candidates, sigma)
             weights[torch.from_numpy(index[:, None] == members[None])] = 0
-            for k, row in zip(part, weights, strict=True):
+            for k, row in zip(chunk, weights, strict=True):
                 if row.sum() > 0:
                     chosen = int(torch.multinomial(row, 1, generator=torch_generator))
                     result[k] = Draw(int(members[chosen]), anchors[k].variation)

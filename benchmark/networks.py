@@ -1,7 +1,7 @@
-"""What is benchmarked: a network that scores frames and knows its own loss.
+"""What is benchmarked: networks that score frames and know their own loss.
 
-Every system takes grey frames (N, S, S) in 0..255 and answers with scores in 0..1; it normalises
-and crops by itself, as families differ in that.
+Every network takes grey frames (N, S, S) from 0 to 255 and answers with scores from 0 to 1. It
+normalises and crops by itself, as families differ in that.
 """
 
 from collections.abc import Callable
@@ -24,42 +24,48 @@ from acouslic.network import (
 )
 from acouslic.preprocess import CLIP_MEAN, CLIP_STD
 from benchmark.frames import Samples
-from training.losses import LossConfig, dice_loss, joint_loss
+from training.losses import dice_loss, joint_loss
+from training.options import LossConfig
 
 
 class Answer(NamedTuple):
-    """`score` (N,): what the threshold is for; `quality` (N,): what picks a stack's frame; both
-    float32 in 0..1. `embedding` (N, E). `raw`: what the system's own loss needs.
-    """
+    """What a network says of N frames."""
 
     score: torch.Tensor
+    """(N,) float32, 0 to 1: what is compared with the threshold."""
     quality: torch.Tensor
+    """(N,) float32, 0 to 1: the highest one picks a stack's frame."""
     embedding: torch.Tensor
+    """(N, E): the features behind the answer."""
     raw: tuple[torch.Tensor, ...]
+    """What the network's own loss needs."""
 
 
 class BenchmarkNetwork(nn.Module):
-    """A system. `loss` is a mean over frames of one batch that `forward` has answered."""
+    """A system's network."""
 
     def forward(self, frames: torch.Tensor) -> Answer:
+        """Score grey frames (N, S, S), 0 to 255."""
         raise NotImplementedError
 
     def loss(self, answer: Answer, samples: Samples) -> torch.Tensor:
+        """The mean loss over a batch that `forward` has answered."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class View:
-    """How a family sees a frame: its colours' mean and SD, and the share of the side that is left
-    of a centre crop.
-    """
+    """How a family of networks sees a frame."""
 
     mean: tuple[float, ...] = CLIP_MEAN
+    """Mean of the three colours, 0 to 1, that is subtracted."""
     std: tuple[float, ...] = CLIP_STD
+    """Standard deviation of the three colours, by which is divided."""
     crop: float = 1.0
+    """Share of the image's side that a centre crop leaves; 1 does not crop."""
 
     def images(self, frames: torch.Tensor) -> torch.Tensor:
-        """Grey (N, S, S) in 0..255 to (N, 3, S, S) float32."""
+        """Grey frames (N, S, S), 0 to 255, as normalised images (N, 3, S, S) float32."""
         grey = frames.float()[:, None] / 255
         if self.crop < 1:
             size = grey.shape[-1]
@@ -76,15 +82,25 @@ class View:
 
 
 class Features(Protocol):
-    """From images (N, 3, S, S) to features (N, E)."""
+    """A function from images to features."""
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (N, E) of images (N, 3, S, S)."""
+        ...
 
 
 class Classifier(BenchmarkNetwork):
     """An encoder and one logit; binary cross-entropy with annotated or not."""
 
     def __init__(self, encoder: nn.Module, features: Features, head: nn.Module, view: View) -> None:
+        """Join the parts.
+
+        Args:
+            encoder: all of the network but a head of its own.
+            features: the encoder's features.
+            head: from features to one logit; may be a module inside of the encoder.
+            view: how the encoder sees a frame.
+        """
         super().__init__()
         self.encoder, self.view = encoder, view
         self._features = features
@@ -95,25 +111,29 @@ class Classifier(BenchmarkNetwork):
         self._head_name = inside[0] if inside else None
 
     def forward(self, frames: torch.Tensor) -> Answer:
+        """Score grey frames (N, S, S): the probability that a frame is annotated."""
         embedding = self._features(self.view.images(frames))
         logit = self._head(embedding)[:, 0].float()
         probability = logit.sigmoid()
         return Answer(probability, probability, embedding, (logit,))
 
     def loss(self, answer: Answer, samples: Samples) -> torch.Tensor:
+        """Binary cross-entropy."""
         label = (samples.quality > 0).float()
         return functional.binary_cross_entropy_with_logits(answer.raw[0], label)
 
     def encoder_state(self) -> dict[str, torch.Tensor]:
-        """The encoder's state without the head: what the paper's code shares between trials."""
+        """The encoder's weights without the head: what the paper's code shares between trials."""
         state = self.encoder.state_dict()
         if self._head_name is None:
             return state
-        return {name: each for name, each in state.items() if not name.startswith(self._head_name)}
+        return {
+            name: value for name, value in state.items() if not name.startswith(self._head_name)
+        }
 
 
 def timm_classifier(model: Any, view: View) -> Classifier:
-    """A timm model that was built with one class."""
+    """A classifier of a timm model that was built with one class."""
 
     def features(images: torch.Tensor) -> torch.Tensor:
         pooled = model.forward_head(model.forward_features(images), pre_logits=True)
@@ -128,28 +148,37 @@ def trunk_classifier(trunk: VisionTransformer, config: TrunkConfig) -> Classifie
 
 
 def taps_of(trunk: VisionTransformer, config: TrunkConfig, images: torch.Tensor) -> TrunkFeatures:
-    """The trunk's pooled feature and its features after a quarter, a half ... of its blocks."""
-    found = trunk.forward_intermediates(
+    """The trunk's pooled feature and its features after a quarter, a half ... of its blocks.
+
+    Args:
+        trunk: FetalCLIP's image encoder, or one like it.
+        config: its dimensions.
+        images: (N, 3, S, S).
+
+    Returns:
+        What the heads need.
+    """
+    features = trunk.forward_intermediates(
         images, indices=list(config.tap_blocks), output_extra_tokens=True
     )
     return TrunkFeatures(
-        pooled=found["image_features"],
-        taps=found["image_intermediates"],
-        class_tokens=[prefix[:, 0] for prefix in found["image_intermediates_prefix"]],
+        pooled=features["image_features"],
+        taps=features["image_intermediates"],
+        class_tokens=[prefix[:, 0] for prefix in features["image_intermediates_prefix"]],
     )
 
 
 class Segmenter(BenchmarkNetwork):
-    """FetalCLIP_SEG: this project's decoder on the trunk; the score is the share of the pixels with
-    p > 0.5.
-    """
+    """FetalCLIP_SEG: this project's decoder on the trunk; the score is the mask's area."""
 
     def __init__(self, trunk: VisionTransformer, config: TrunkConfig, decoder_width: int) -> None:
+        """Put a new decoder on a trunk."""
         super().__init__()
         self.config, self.trunk = config, trunk
         self.decoder = Decoder(config, decoder_width)
 
     def forward(self, frames: torch.Tensor) -> Answer:
+        """Score grey frames (N, S, S): the share of the pixels with p > 0.5."""
         images = View().images(frames)
         features = taps_of(self.trunk, self.config, images)
         logits = self.decoder(images, features.taps).mask_logits
@@ -167,15 +196,17 @@ class Segmenter(BenchmarkNetwork):
 
 
 class Joint(BenchmarkNetwork):
-    """This project's network and loss, on the benchmark's frames: every class weighs alike."""
+    """This project's network and loss; every quality has the same weight."""
 
     def __init__(self, network: AbdomenNet) -> None:
+        """Benchmark a network with trunk, decoder and quality head."""
         super().__init__()
         self.network = network
         self.register_buffer("values", torch.tensor(QUALITY_VALUES), persistent=False)
         self.register_buffer("weights", torch.ones(len(QUALITY_VALUES)), persistent=False)
 
     def forward(self, frames: torch.Tensor) -> Answer:
+        """Score grey frames (N, S, S): the probability that a frame is annotated."""
         images = View().images(frames)
         features = self.network.trunk_features(images)
         decoded = self.network.decoder(images, features.taps)
@@ -189,6 +220,7 @@ class Joint(BenchmarkNetwork):
         )
 
     def loss(self, answer: Answer, samples: Samples) -> torch.Tensor:
+        """The joint loss of mask and quality, as in training."""
         masks, logits = answer.raw
         truth = samples.masks.float() / 255
         weights = cast(torch.Tensor, self.weights)
@@ -198,8 +230,8 @@ class Joint(BenchmarkNetwork):
 def reference_attention(trunk: VisionTransformer) -> None:
     """Give the trunk open_clip's own attention back, in place, with the same weights.
 
-    It hands `out_proj.weight` to a functional, so that an adapter on `out_proj` never trains: the
-    paper's trap, kept for its own sake.
+    That attention reads `out_proj.weight` past the layer itself, so an adapter on `out_proj` never
+    trains. The paper's code has this trap, and its protocol keeps it.
     """
     for block in trunk.transformer.resblocks:
         ours = block.attn
@@ -214,15 +246,21 @@ def reference_attention(trunk: VisionTransformer) -> None:
 
 
 def add_adapters(model: nn.Module, targets: tuple[str, ...], config: LoraConfig) -> None:
-    """Freeze a model and adapt its layers whose names end in one of `targets`, in place.
+    """Freeze a model and adapt some of its layers, in place.
 
-    Raises ValueError where no layer has such a name, as with DenseNet and EfficientNet.
+    Args:
+        model: the model.
+        targets: endings of the layers' names.
+        config: the adapters' rank and scale.
+
+    Raises:
+        ValueError: no layer has such a name, as with DenseNet and EfficientNet.
     """
     add_lora(model, config, targets)
     assert lora_layers(model)
 
 
 def parameter_counts(network: nn.Module) -> tuple[int, int]:
-    """Trainable and all parameters."""
-    sizes = [(each.numel(), each.requires_grad) for each in network.parameters()]
+    """Numbers of trainable and of all parameters."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)

@@ -1,7 +1,7 @@
-"""The whole benchmark in one folder: trials that are not done yet, then the table of all that are.
+"""The whole benchmark in one folder: the trials that are still to do, then the table of all.
 
-options.json         what every system in the folder shares; whoever resumes must ask for the same
-SYSTEM/trial-K/      a trial each
+options.json         what all systems in the folder share; who goes on there must ask for the same
+SYSTEM/trial-K/      one trial
 results.json         everything that the tables and plots show
 table.md table.html  f1.png precision_recall.png sweep_scores.png embeddings.png
 """
@@ -19,51 +19,72 @@ import torch
 
 from acouslic import files
 from acouslic.errors import AcouslicError, InputError
-from benchmark.plots import draw_plots
-from benchmark.protocol import Protocol, Tables, counts, split, tables
+from benchmark.options import Compute, Protocol, Schedule, WeightSource
+from benchmark.plots import PLOTS, draw_plots
+from benchmark.protocol import Tables, counts, split, tables
 from benchmark.summary import summarise, trial_folder
 from benchmark.systems import NATIVE_SIZE_PX, SYSTEMS, Plan, System
-from benchmark.table import build_page, write_tables
-from benchmark.trial import FAILED, Compute, Schedule, Setting, rehearse, run_trial
-from benchmark.weights import WeightSource
+from benchmark.table import TABLE_MARKS, build_page, write_tables
+from benchmark.trial import FAILED, Setting, rehearse, run_trial
 from dataset.cache import Cache, open_cache
+from evaluation.style import PNG_MARK
 from training.provenance import code_version
 
 OPTIONS, RESULTS = "options.json", "results.json"
+# A field of the protocol, which both hold.
+OPTIONS_MARK = '"frozen_segmentation_encoder"'
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to benchmark. `note` is printed first in every table."""
+    """What to benchmark."""
 
     systems: tuple[str, ...]
+    """Names of systems."""
     trials: int
+    """Trainings of each system."""
     protocol: Protocol
+    """How systems are compared."""
     schedule: Schedule
+    """How they are trained."""
     weights: WeightSource
+    """What they begin with."""
     compute: Compute
+    """What computes."""
     stand_ins: bool = False
+    """Whether small networks take the places of the real ones."""
     note: str = ""
+    """A remark on top of every table."""
 
 
 def benchmark(cache_folder: Path, output: Path, request: Request) -> dict[str, Any]:
-    """Run what is not done and write the tables of everything in `output`.
+    """Run the trials that are still to do and write the tables of everything in `output`.
 
-    Returns results.json's content. Raises InputError before anything is trained where the request
-    does not fit the cache or the folder, and at the end where a trial failed.
+    Args:
+        cache_folder: the prepared frames.
+        output: the benchmark's folder, new or one that the same request began.
+        request: what to benchmark.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        InputError: before anything is trained, the request does not fit the cache or the folder;
+            at the end, a trial failed.
+        OutputError: something in the folder is not ours.
     """
     cache = open_cache(cache_folder)
     chosen = _chosen(request)
     _check_size(cache, request)
-    parts = split(cache, request.protocol)
-    plain = tables(parts, request.protocol)
-    found = counts(parts, plain)
-    for part, figures in found.items():
+    _refuse_strangers(output)
+    cases = split(cache, request.protocol)
+    plain = tables(cases, request.protocol)
+    held = counts(cases, plain)
+    for part, figures in held.items():
         log.info("%s: %s", part, ", ".join(f"{name} {value}" for name, value in figures.items()))
-    files.refuse_foreign_folder(output, OPTIONS, "a benchmark")
     _claim(output, cache, request)
-    softened = tables(parts, request.protocol, soften_frames=request.schedule.soften_frames)
+    softened = tables(cases, request.protocol, soften_frames=request.schedule.soften_frames)
     for system in chosen:
         frames = softened if system.rates_quality else plain
         _run_system(output, _setting(system, cache, frames, request), request.trials)
@@ -74,13 +95,22 @@ def benchmark(cache_folder: Path, output: Path, request: Request) -> dict[str, A
         "compute": asdict(request.compute),
         "size_px": cache.size,
         "code": code_version(),
-        "counts": found,
+        "counts": held,
         "failed": _failures(output),
         "systems": summarise(output, plain.test),
     }
     _write(output, results, plain)
     _complain(results["failed"], f"read its {FAILED}, mend it and run the same command again")
     return results
+
+
+def _refuse_strangers(output: Path) -> None:
+    """Make sure that all that is written may be: the folder and its files are new, or ours."""
+    files.refuse_foreign_folder(output, OPTIONS, "a benchmark")
+    for name, mark in ((OPTIONS, OPTIONS_MARK), (RESULTS, OPTIONS_MARK), *TABLE_MARKS.items()):
+        files.refuse_foreign_file(output / name, mark, "a benchmark's")
+    for name in PLOTS:
+        files.refuse_foreign_file(output / name, PNG_MARK, "a benchmark's")
 
 
 def _chosen(request: Request) -> list[System]:
@@ -104,7 +134,7 @@ def _check_size(cache: Cache, request: Request) -> None:
 
 
 def _claim(output: Path, cache: Cache, request: Request) -> None:
-    """Write down what all systems share; whoever adds to the folder must ask for the same."""
+    """Write down what all systems share; who adds to the folder must ask for the same."""
     facts = {
         "protocol": asdict(request.protocol),
         "schedule": asdict(request.schedule),
@@ -129,10 +159,10 @@ def _setting(system: System, cache: Cache, frames: Tables, request: Request) -> 
 
 
 def rehearse_all(cache_folder: Path, request: Request) -> None:
-    """One batch through every system, told in the log: what fits and learns, before days of it.
+    """Train every system on one batch and log what it takes, before days of training.
 
-    Raises InputError where the request does not fit the cache, and at the end where a system
-    failed.
+    Raises:
+        InputError: the request does not fit the cache; or, at the end, a system failed.
     """
     cache = open_cache(cache_folder)
     chosen = _chosen(request)
@@ -142,7 +172,7 @@ def rehearse_all(cache_folder: Path, request: Request) -> None:
     for system in chosen:
         try:
             log.info("%s: %s", system.name, rehearse(_setting(system, cache, frames, request)))
-        # Whatever it is, it is this system's.
+        # Whatever it is, it belongs to this system.
         except Exception as error:
             log.exception("%s failed", system.name)
             failed[system.name] = repr(error)
@@ -158,14 +188,14 @@ def _free_memory() -> None:
 
 
 def _run_system(output: Path, setting: Setting, trials: int) -> None:
-    """All trials of a system, up to the first that fails; then its error is kept."""
+    """Run all trials of a system, up to the first that fails; then its error is written down."""
     system = setting.system
     for trial in range(trials):
         folder = trial_folder(output, system.name, trial)
         log.info("%s, trial %d of %d", system.name, trial + 1, trials)
         try:
             run_trial(folder, setting, trial)
-        # Whatever it is, it is this system's, and the others are not to wait for its cure.
+        # Whatever it is, it belongs to this system; the others need not wait until it is mended.
         except Exception as error:
             folder.mkdir(parents=True, exist_ok=True)
             reason = str(error) if isinstance(error, AcouslicError) else repr(error)
@@ -178,25 +208,25 @@ def _run_system(output: Path, setting: Setting, trials: int) -> None:
 
 def _failures(output: Path) -> dict[str, str]:
     """The first line of every failed trial's error, by system."""
-    found = {}
+    reasons = {}
     for path in sorted(output.glob(f"*/trial-*/{FAILED}")):
         reason = path.read_text().splitlines()[0]
-        found[path.parent.parent.name] = f"{path.parent.name}: {reason}"
-    return found
+        reasons[path.parent.parent.name] = f"{path.parent.name}: {reason}"
+    return reasons
 
 
 def _warnings(cache: Cache, request: Request) -> list[str]:
-    found = [request.note] if request.note else []
+    warnings = [request.note] if request.note else []
     if cache.simulated:
-        found.append(
+        warnings.append(
             "Phantoms: these frames are simulated. The figures compare nothing but the software."
         )
     if request.stand_ins:
-        found.append(
+        warnings.append(
             "Stand-ins: every network is a small one of its family, not the architecture of the"
             " paper, so its figures are not comparable with the paper's."
         )
-    return found
+    return warnings
 
 
 def _write(output: Path, results: dict[str, Any], frames: Tables) -> None:
@@ -204,8 +234,9 @@ def _write(output: Path, results: dict[str, Any], frames: Tables) -> None:
     for summary in systems.values():
         summary["best_title"] = systems[summary["best"]]["title"]
     files.write_json(output / RESULTS, results)
+    # As long as the narrowest plot is wide.
     caption = shorten(" ".join(results["warnings"]), 140, placeholder=" ...")
-    plots = draw_plots(output, systems, frames.test, caption) if systems else []
+    plots = draw_plots(output, systems, frames.test, caption) if systems else {}
     write_tables(output, build_page(results, plots))
     log.info("the tables are in %s", output)
 
@@ -221,7 +252,7 @@ def _complain(failed: dict[str, str], advice: str) -> None:
 
 
 def device_name(wanted: str) -> str:
-    """cpu or cuda; `auto` takes the GPU that there is."""
+    """Torch's name of a device; `auto` takes a GPU where there is one."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return {"gpu": "cuda"}.get(wanted, wanted)

@@ -1,11 +1,11 @@
-"""From the trials' predictions to the numbers of the table: means, deviations, intervals,
-differences.
+"""From the trials' predictions to the numbers of the table.
 
-Intervals are of the mean over trials, by resampling the TEST SUBJECTS; they do not hold what
-another training would change, which is what the deviation over trials shows.
+Intervals are of the mean over trials, by resampling the TEST SUBJECTS: what other subjects would
+change. What another training would change they do not tell; the deviation over trials does.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from benchmark.measures import (
     rates,
     wfss_of,
 )
-from benchmark.protocol import PAPER, STRICT
+from benchmark.options import PAPER, STRICT
 from benchmark.systems import SYSTEMS, System, real_parameters
 from benchmark.trial import PREDICTIONS, RESULT
 from evaluation.intervals import interval, mean_draws, subject_draws, sums_by_subject
 
-# ROC-AUC and average precision need a sum over all frames for every draw.
+# ROC-AUC and average precision need a sum over all frames for every draw: a fifth of the draws.
 RANKING_RESAMPLES = 1000
 COMPARED = ("f1", "average_precision", "wfss")
 BEST_BY = "f1"
@@ -35,19 +35,23 @@ BEST_BY = "f1"
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: its result.json, `score` and `quality` (n,) of the test frames."""
+    """A finished trial."""
 
     result: dict[str, Any]
+    """The content of its result.json."""
     score: np.ndarray
+    """(n,), what is compared with the threshold, of each test frame."""
     quality: np.ndarray
+    """(n,), what picks a stack's frame, of each test frame."""
 
 
 def trial_folder(output: Path, system: str, trial: int) -> Path:
+    """The folder of a trial, numbered from 0."""
     return output / system / f"trial-{trial}"
 
 
 def read_trials(output: Path, system: str) -> list[Trial]:
-    """The finished trials of a system, in their order."""
+    """Read the finished trials of a system, in their order."""
     folders = sorted((output / system).glob("trial-*"), key=lambda path: int(path.name[6:]))
     trials = []
     for folder in folders:
@@ -59,19 +63,28 @@ def read_trials(output: Path, system: str) -> list[Trial]:
 
 
 def case_picks(trial: Trial, test: FrameTable) -> list[float]:
-    """WFSS of each test case, the frame being the one whose quality is highest."""
-    found = []
+    """WFSS of each test case, where the frame with the highest quality is picked."""
+    values = []
     for number, case in enumerate(test.cache.cases):
         mine = test.case == number
         if mine.any():
             picked = picked_frame(trial.quality[mine], test.row[mine] >= 0)
             frame = int(test.number[mine][picked]) if picked >= 0 else -1
-            found.append(wfss_of(frame, case.stack_quality()))
-    return found
+            values.append(wfss_of(frame, case.stack_quality()))
+    return values
 
 
 def summarise(output: Path, test: FrameTable, *, resamples: int | None = None) -> dict[str, Any]:
-    """All systems with a finished trial in `output`, in the registry's order, by name."""
+    """Summarise all systems that have a finished trial, in the registry's order.
+
+    Args:
+        output: the benchmark's folder.
+        test: the test frames.
+        resamples: number of draws of subjects; None takes the bootstrap's own.
+
+    Returns:
+        The summaries by the systems' names: `systems` of results.json.
+    """
     n_subjects = int(test.subject.max()) + 1
     draws = (
         subject_draws(n_subjects)
@@ -91,44 +104,53 @@ def summarise(output: Path, test: FrameTable, *, resamples: int | None = None) -
 def _summarise(
     system: System, trials: list[Trial], test: FrameTable, draws: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    each = [_measures(system, trial, test) for trial in trials]
+    """A system's summary, and its measures in every draw."""
+    by_trial = [_measures(system, trial, test) for trial in trials]
     by_draw = _draws(trials, test, draws)
-    first = trials[0].result
-    seconds = [trial.result["train_seconds"] for trial in trials]
-    speed = [trial.result["frames_per_second"] for trial in trials]
     summary = {
-        "title": system.title,
-        "network": first["network"],
-        "trained": first["trained"],
-        "origin": first["origin"],
-        "begun_from": [trial.result["begun_from"] for trial in trials],
-        "parameters": first["parameters"],
-        "real_parameters": {
-            each.name: real_parameters(system, each)[0] for each in (PAPER, STRICT)
-        },
-        "published": None if system.published is None else asdict(system.published),
-        "trials": each,
-        "thresholds": [trial.result["threshold"] for trial in trials],
-        "mean": {name: _over_trials(each, name, np.mean) for name in each[0]},
-        "sd": {name: _over_trials(each, name, _sd) for name in each[0]},
+        **_description(system, [trial.result for trial in trials]),
+        "trials": by_trial,
+        "mean": {name: _over_trials(by_trial, name, np.mean) for name in by_trial[0]},
+        "sd": {name: _over_trials(by_trial, name, _sd) for name in by_trial[0]},
         "interval": {name: interval(values) for name, values in by_draw.items()},
-        "train_seconds": float(np.mean(seconds)),
-        "frames_per_second": float(np.mean(speed)),
     }
     return summary, by_draw
 
 
+def _description(system: System, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was trained and how long, from the trials' result.json."""
+    first = results[0]
+    return {
+        "title": system.title,
+        "network": first["network"],
+        "trained": first["trained"],
+        "origin": first["origin"],
+        "begun_from": [result["begun_from"] for result in results],
+        "parameters": first["parameters"],
+        "real_parameters": {
+            protocol.name: real_parameters(system, protocol)[0] for protocol in (PAPER, STRICT)
+        },
+        "published": None if system.published is None else asdict(system.published),
+        "thresholds": [result["threshold"] for result in results],
+        "train_seconds": float(np.mean([result["train_seconds"] for result in results])),
+        "frames_per_second": float(np.mean([result["frames_per_second"] for result in results])),
+    }
+
+
 def _measures(system: System, trial: Trial, test: FrameTable) -> Measures:
     labels = test.quality > 0
-    found = frame_measures(trial.score, labels, trial.result["threshold"])
-    found["wfss"] = float(np.mean(case_picks(trial, test)))
+    measures = frame_measures(trial.score, labels, trial.result["threshold"])
+    measures["wfss"] = float(np.mean(case_picks(trial, test)))
     if system.rates_quality:
-        found |= quality_measures(trial.quality, test.target, test.case)
-    return found
+        measures |= quality_measures(trial.quality, test.target, test.case)
+    return measures
 
 
-def _over_trials(each: list[Measures], name: str, statistic: Any) -> float | None:
-    values = [value for one in each if (value := one[name]) is not None]
+def _over_trials(
+    by_trial: list[Measures], name: str, statistic: Callable[[list[float]], Any]
+) -> float | None:
+    """A statistic of a measure over the trials that define it."""
+    values = [value for measures in by_trial if (value := measures[name]) is not None]
     return float(statistic(values)) if values else None
 
 
@@ -138,12 +160,9 @@ def _sd(values: list[float]) -> float:
 
 
 def _draws(trials: list[Trial], test: FrameTable, draws: np.ndarray) -> dict[str, np.ndarray]:
-    """Each measure's mean over trials in every draw of subjects."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for trial in trials:
-        for name, values in _trial_draws(trial, test, draws).items():
-            parts.setdefault(name, []).append(values)
-    return {name: np.mean(values, axis=0) for name, values in parts.items()}
+    """Each measure's mean over trials in every draw of subjects, (draws,)."""
+    by_trial = [_trial_draws(trial, test, draws) for trial in trials]
+    return {name: np.mean([values[name] for values in by_trial], axis=0) for name in by_trial[0]}
 
 
 def _trial_draws(trial: Trial, test: FrameTable, draws: np.ndarray) -> dict[str, np.ndarray]:
@@ -152,14 +171,13 @@ def _trial_draws(trial: Trial, test: FrameTable, draws: np.ndarray) -> dict[str,
     one_hot = np.stack(
         [positive & labels, positive & ~labels, ~positive & labels, ~positive & ~labels], axis=1
     )
-    found = rates(draws @ sums_by_subject(one_hot.astype(float), test.subject, draws.shape[1]))
-    few = draws[:RANKING_RESAMPLES]
-    found["roc_auc"], found["average_precision"] = ranking_draws(
-        trial.score, labels, test.subject, few
+    values = rates(draws @ sums_by_subject(one_hot.astype(float), test.subject, draws.shape[1]))
+    values["roc_auc"], values["average_precision"] = ranking_draws(
+        trial.score, labels, test.subject, draws[:RANKING_RESAMPLES]
     )
     _, first = np.unique(test.case, return_index=True)
-    found["wfss"] = mean_draws(case_picks(trial, test), test.subject[first], draws)
-    return found
+    values["wfss"] = mean_draws(case_picks(trial, test), test.subject[first], draws)
+    return values
 
 
 def _compare_with_best(
@@ -183,7 +201,7 @@ def _difference(
     name: str,
     best: str,
 ) -> dict[str, Any]:
-    mine, theirs = (summaries[each]["mean"][measure] for each in (name, best))
+    mine, theirs = (summaries[system]["mean"][measure] for system in (name, best))
     return {
         "difference": None if mine is None or theirs is None else mine - theirs,
         "interval": interval(by_draw[name][measure] - by_draw[best][measure]),

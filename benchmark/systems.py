@@ -1,6 +1,6 @@
-"""The registry: every system of the benchmark, one small entry each, in the paper's order.
+"""The registry: every system of the benchmark, in the paper's order.
 
-To add a baseline of timm, add a `timm_system` to SYSTEMS; whatever else can build a
+To add a baseline of timm, add a `timm_system` to SYSTEMS. Whatever else can build a
 BenchmarkNetwork is a `System`.
 """
 
@@ -30,70 +30,85 @@ from benchmark.networks import (
     timm_classifier,
     trunk_classifier,
 )
-from benchmark.protocol import Protocol
-from benchmark.quality import Quality, QualityParts
+from benchmark.options import Protocol, QualityParts, WeightSource
+from benchmark.quality import Quality
 from benchmark.weights import (
     RANDOM,
     STAND_IN_GRID,
-    WeightSource,
     timm_model,
     trunk_with_weights,
 )
 
+# The layers that the paper's code adapts, and those it leaves out: q, k, v are one layer.
 REFERENCE_TIMM_TARGETS = ("proj", "fc1", "fc2")
 TIMM_TARGETS = ("qkv", *REFERENCE_TIMM_TARGETS)
 REFERENCE_TRUNK_TARGETS = ("c_fc", "c_proj", "out_proj")
+# timm's own centre crop for these CNNs: 224 of 256 px.
 CNN_CROP = 0.875
+# As in training, and small for a trial.
 DECODER_WIDTH, STAND_IN_DECODER_WIDTH = 32, 8
 LORA = LoraConfig()
 # Quality is 0, 0.6 or 1: halfway to the lowest annotated one.
 QUALITY_THRESHOLD = 0.3
+# The paper's: the share of the pixels that FetalCLIP_SEG has to find.
+AREA_THRESHOLD = 0.01
+# The side of the images that all real architectures here take.
 NATIVE_SIZE_PX = 224
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a system is built for. stand_ins: a small network of the family takes its place."""
+    """What a system is built for."""
 
     size_px: int
+    """The frames' side."""
     protocol: Protocol
+    """Where adapters go, and what is cropped or frozen."""
     weights: WeightSource
+    """What the network begins with."""
     stand_ins: bool = False
+    """Whether a small network of the family takes its place."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A network ready to be trained; `network_name`, `origin` and `trained` are phrases for
-    people. `whole`: nothing of it is frozen.
-    """
+    """A network ready to be trained."""
 
     network: BenchmarkNetwork
+    """The network."""
     network_name: str
+    """Its architecture, for people."""
     origin: str
+    """Where its weights come from, for people."""
     trained: str
+    """What of it is trained, for people."""
     whole: bool = False
+    """Whether all of it is trained."""
 
 
 @dataclass(frozen=True)
 class System:
-    """One row of the table.
-
-    threshold: what `score` is compared with under a fixed threshold.
-    rates_quality: its `quality` is one, and not the probability of an annotation.
-    """
+    """One row of the table."""
 
     name: str
+    """Its name on the command line."""
     title: str
+    """Its name for people."""
     build: Callable[[Plan], Built]
+    """Builds the network."""
     published: paper.Published | None = None
+    """What the paper says of it."""
     threshold: float = 0.5
+    """What `score` is compared with under a fixed threshold."""
     rates_quality: bool = False
+    """Whether `quality` is one, and not just the probability of an annotation."""
     mixup: MixupConfig | None = None
+    """How its batches are planned and mixed; None draws them at random."""
 
 
 @cache
 def real_parameters(system: System, protocol: Protocol) -> tuple[int, int]:
-    """Trainable and all parameters of the real architecture, without making any weights."""
+    """Numbers of trainable and of all parameters of the real architecture, without any weights."""
     with torch.device("meta"):
         plan = Plan(NATIVE_SIZE_PX, protocol, WeightSource(pretrained=False))
         return parameter_counts(system.build(plan).network)
@@ -112,9 +127,21 @@ def timm_system(
     crop: float = 1.0,
     figures: paper.Published | None = None,
 ) -> System:
-    """A classifier of timm: all of it trained, or LoRA and the head.
+    """A classifier of timm.
 
-    Without pretrained weights there is nothing to adapt to, so a stand-in is trained whole.
+    A stand-in has no pretrained weights that could be adapted, so it is trained whole.
+
+    Args:
+        name: its name on the command line.
+        title: its name for people.
+        timm_name: the model's name in timm.
+        adapters: whether LoRA and the head are trained, not all of it.
+        stand_in: builds the small network that may take its place.
+        crop: share of the side that the paper's centre crop leaves.
+        figures: what the paper says of it.
+
+    Returns:
+        The system.
     """
 
     def build(plan: Plan) -> Built:
@@ -191,7 +218,7 @@ def _small_vit(timm_name: str, label: str) -> StandIn:
 
 
 def _trunk(plan: Plan) -> tuple[TrunkConfig, Any, str, str]:
-    """Config, trunk, its name and its origin."""
+    """The trunk's dimensions, the trunk, its name, and where its weights come from."""
     size = plan.size_px if plan.stand_ins else None
     source = plan.weights
     if plan.stand_ins and source.base is None:
@@ -209,7 +236,7 @@ def _may_adapt(plan: Plan) -> bool:
 
 
 def _adapt_fairly(trunk: Any, plan: Plan) -> str:
-    """Adapt the trunk where that makes sense; what is trained of it, in words."""
+    """Adapt the trunk where that makes sense; returns what is trained of it, in words."""
     if not _may_adapt(plan):
         return "every parameter of the trunk"
     add_lora(trunk, LORA)
@@ -250,20 +277,20 @@ def _decoder_width(plan: Plan) -> int:
     return STAND_IN_DECODER_WIDTH if plan.stand_ins else DECODER_WIDTH
 
 
-def quality_system(parts: QualityParts) -> System:
-    """The quality regression with some of its parts; named after what is left out."""
-    lacking = [name for name, present in vars(parts).items() if not present]
-    mixup = MixupConfig() if parts.cmx else None
+def quality_system(uses: QualityParts) -> System:
+    """The system of quality as a number, named after what of the paper it leaves out."""
+    lacking = [name for name, used in vars(uses).items() if not used]
+    mixup = MixupConfig() if uses.cmx else None
 
     def build(plan: Plan) -> Built:
         config, trunk, name, origin = _trunk(plan)
         trained = _adapt_fairly(trunk, plan)
-        network = Quality(trunk, config, parts, mixup or MixupConfig())
-        head = "the fusion head" if parts.fusion else "a Linear"
+        network = Quality(trunk, config, uses, mixup or MixupConfig())
+        head = "the fusion head" if uses.fusion else "a Linear"
         return Built(network, name, origin, f"{trained} and {head}")
 
     return System(
-        quality_name(parts),
+        quality_name(uses),
         "Quality" + "".join(f", no {name}" for name in lacking),
         build,
         threshold=QUALITY_THRESHOLD,
@@ -272,9 +299,9 @@ def quality_system(parts: QualityParts) -> System:
     )
 
 
-def quality_name(parts: QualityParts) -> str:
-    """`quality`, or with `-no-PART` for each part left out."""
-    lacking = [f"-no-{name}" for name, present in vars(parts).items() if not present]
+def quality_name(uses: QualityParts) -> str:
+    """`quality`, with `-no-NAME` for all that is left out."""
+    lacking = [f"-no-{name}" for name, used in vars(uses).items() if not used]
     return "quality" + "".join(lacking)
 
 
@@ -345,13 +372,10 @@ SYSTEMS = _registry(
         "FetalCLIP_SEG",
         _fetalclip_seg,
         paper.FETALCLIP_SEG,
-        threshold=0.01,
+        threshold=AREA_THRESHOLD,
     ),
     System("joint", "Joint (ours)", _joint, rates_quality=True),
-    *(
-        quality_system(QualityParts(*present))
-        for present in itertools.product((True, False), repeat=3)
-    ),
+    *(quality_system(QualityParts(*used)) for used in itertools.product((True, False), repeat=3)),
 )
-# The ablations are asked for by their flags, or by name.
+# The ablations run where their flags, or their names, ask for them.
 DEFAULT_SYSTEMS = tuple(name for name in SYSTEMS if not name.startswith("quality-"))

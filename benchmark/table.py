@@ -1,20 +1,25 @@
-"""The results as tables, in the paper's order and beside its figures: Markdown and HTML of the same
-rows.
+"""The results as tables, in the paper's order and beside its figures, as Markdown and as HTML.
 
-A figure over several trials is mean +- standard deviation; an interval is 95 %, over test subjects.
+A figure over several trials is mean ± standard deviation; an interval is 95 %, over test subjects.
+A `Cell` makes the text of one field from a system's summary (`systems` of results.json).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from acouslic import files
+from evaluation.page import mark, render
 
 MISSING = "-"
 MARKDOWN, HTML = "table.md", "table.html"
+ROOM, TEMPLATE = "benchmark", "table.html.j2"
+TITLE = "Benchmark, protocol"
+# What stands in every table of ours.
+TABLE_MARKS: Mapping[str, str] = {MARKDOWN: f"# {TITLE}", HTML: mark(ROOM)}
+# Columns of words, not of figures.
+WORD_COLUMNS = ("network",)
 INTERPRETATION = (
     "Every formula of the Quality system is our interpretation: of its paper only the abstract is"
     " public, and none of its figures is claimed to be reproduced."
@@ -24,31 +29,50 @@ Cell = Callable[[dict[str, Any]], str]
 
 @dataclass(frozen=True)
 class Table:
-    """A title, column names, rows of text, and a remark below."""
+    """One table."""
 
     title: str
+    """What stands above it."""
     columns: tuple[str, ...]
+    """Names of the columns."""
     rows: list[tuple[str, ...]]
+    """A text for each column, row by row."""
     remark: str = ""
+    """What stands below it."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that is shown. `warnings` come first and large."""
+    """All that is shown."""
 
     title: str
+    """What stands on top."""
     warnings: list[str]
+    """What comes first and large."""
     facts: list[str]
+    """Protocol, schedule and machine."""
     tables: list[Table]
+    """The tables, in their order."""
     lines: list[str]
+    """What was trained on what, a line a system."""
     failures: list[str]
-    plots: list[str]
+    """Systems that failed, with the reason."""
+    plots: Mapping[str, str]
+    """File names of the plots, with their titles."""
 
 
-def build_page(results: dict[str, Any], plots: Sequence[str]) -> Page:
-    """The page of results.json's content."""
+def build_page(results: dict[str, Any], plots: Mapping[str, str]) -> Page:
+    """Put together what is shown.
+
+    Args:
+        results: the content of results.json.
+        plots: file names of the plots, with their titles.
+
+    Returns:
+        The page, for `markdown` and `html`.
+    """
     systems = results["systems"]
-    rated = {name: each for name, each in systems.items() if "plcc" in each["mean"]}
+    rated = {name: system for name, system in systems.items() if "plcc" in system["mean"]}
     tables = [
         _table("Annotated or not, frame by frame, beside the paper", MAIN_COLUMNS, systems,
                "paper: the means that arXiv 2507.22802 gives for the real data; SEG's parameters"
@@ -64,25 +88,25 @@ def build_page(results: dict[str, Any], plots: Sequence[str]) -> Page:
         tables.append(_table("Quality as a number", QUALITY_COLUMNS, rated, INTERPRETATION))
     tables.append(_counts_table(results["counts"]))
     return Page(
-        title=f"Benchmark, protocol {results['protocol']['name']}",
+        title=f"{TITLE} {results['protocol']['name']}",
         warnings=results["warnings"],
         facts=_facts(results),
         tables=tables,
-        lines=[training_line(each, results["counts"]) for each in systems.values()],
+        lines=[training_line(system, results["counts"]) for system in systems.values()],
         failures=[f"{name}: {why}" for name, why in results["failed"].items()],
-        plots=list(plots),
+        plots=plots,
     )
 
 
 def _table(
     title: str, columns: dict[str, Cell], systems: dict[str, Any], remark: str = ""
 ) -> Table:
-    rows = [tuple(cell(each) for cell in columns.values()) for each in systems.values()]
+    rows = [tuple(cell(system) for cell in columns.values()) for system in systems.values()]
     return Table(title, tuple(columns), rows, remark)
 
 
 def spread(measure: str) -> Cell:
-    """Mean and deviation over trials."""
+    """A measure's mean and standard deviation over trials."""
 
     def cell(summary: dict[str, Any]) -> str:
         mean = summary["mean"].get(measure)
@@ -96,6 +120,8 @@ def spread(measure: str) -> Cell:
 
 
 def published(figure: str) -> Cell:
+    """A figure of the paper, with its deviation where it gives one."""
+
     def cell(summary: dict[str, Any]) -> str:
         value = (summary["published"] or {}).get(figure)
         if value is None:
@@ -108,6 +134,8 @@ def published(figure: str) -> Cell:
 
 
 def ends(measure: str) -> Cell:
+    """A measure's interval over test subjects."""
+
     def cell(summary: dict[str, Any]) -> str:
         return _interval(summary["interval"][measure], "{:.3f}")
 
@@ -115,22 +143,26 @@ def ends(measure: str) -> Cell:
 
 
 def difference(measure: str) -> Cell:
+    """A measure's paired difference to the best system, with its interval."""
+
     def cell(summary: dict[str, Any]) -> str:
-        found = summary["difference_to_best"][measure]
-        if found["difference"] is None:
+        to_best = summary["difference_to_best"][measure]
+        if to_best["difference"] is None:
             return MISSING
         if summary["title"] == summary["best_title"]:
             return "best"
-        return f"{found['difference']:+.3f} ({_interval(found['interval'], '{:+.3f}')})"
+        return f"{to_best['difference']:+.3f} ({_interval(to_best['interval'], '{:+.3f}')})"
 
     return cell
 
 
-def _interval(found: Sequence[float] | None, form: str) -> str:
-    return MISSING if found is None else " .. ".join(form.format(end) for end in found)
+def _interval(interval: Sequence[float] | None, form: str) -> str:
+    return MISSING if interval is None else " .. ".join(form.format(end) for end in interval)
 
 
 def parameters(key: str) -> Cell:
+    """Trainable or total parameters of the network that was trained."""
+
     def cell(summary: dict[str, Any]) -> str:
         count = summary["parameters"].get(key)
         return MISSING if count is None else in_millions(count)
@@ -139,7 +171,7 @@ def parameters(key: str) -> Cell:
 
 
 def real(protocol: str) -> Cell:
-    """Trainable parameters of the real architecture under a protocol, to the last one."""
+    """Trainable parameters of the real architecture under a protocol."""
 
     def cell(summary: dict[str, Any]) -> str:
         return f"{summary['real_parameters'][protocol]:,}"
@@ -148,18 +180,18 @@ def real(protocol: str) -> Cell:
 
 
 def in_millions(count: int) -> str:
-    """As the paper prints it, with a digit more below a million."""
+    """A count as the paper prints it, with a digit more below a million."""
     millions = count / 1e6
     return f"{millions:.0f} M" if millions >= 100 else f"{millions:.{1 if millions >= 1 else 2}f} M"
 
 
 def title(summary: dict[str, Any]) -> str:
+    """The system's name for people."""
     return str(summary["title"])
 
 
 MAIN_COLUMNS: dict[str, Cell] = {
     "system": title,
-    "network": lambda summary: str(summary["network"]),
     "trained": parameters("trainable"),
     "paper": published("parameters"),
     "accuracy": spread("accuracy"),
@@ -184,6 +216,7 @@ RANKING_COLUMNS: dict[str, Cell] = {
 }
 COST_COLUMNS: dict[str, Cell] = {
     "system": title,
+    "network": lambda summary: str(summary["network"]),
     "trained": parameters("trainable"),
     "all": parameters("total"),
     "real network, paper": real("paper"),
@@ -191,7 +224,7 @@ COST_COLUMNS: dict[str, Cell] = {
     "training, s": lambda summary: f"{summary['train_seconds']:.1f}",
     "test frames a second": lambda summary: f"{summary['frames_per_second']:.0f}",
     "trials": lambda summary: str(len(summary["trials"])),
-    "thresholds": lambda summary: ", ".join(f"{each:.3g}" for each in summary["thresholds"]),
+    "thresholds": lambda summary: ", ".join(f"{x:.3g}" for x in summary["thresholds"]),
 }
 QUALITY_COLUMNS: dict[str, Cell] = {
     "system": title,
@@ -207,10 +240,11 @@ QUALITY_COLUMNS: dict[str, Cell] = {
 
 
 def _counts_table(counts: dict[str, dict[str, Any]]) -> Table:
-    names = ("cases", "subjects", "frames", "black_frames", "positives", "positive_percent")
-    rows = [(part, *(str(found[name]) for name in names)) for part, found in counts.items()]
-    remark = f"{counts['test']['subjects_also_in_training']} subjects are in training and test."
-    return Table("What the parts hold", ("part", *names), rows, remark)
+    keys = ("cases", "subjects", "frames", "black_frames", "positives", "positive_percent")
+    rows = [(part, *(str(held[key]) for key in keys)) for part, held in counts.items()]
+    remark = f"Subjects in both training and test: {counts['test']['subjects_also_in_training']}."
+    columns = ("part", *(key.replace("_", " ") for key in keys))
+    return Table("Frames in training, validation and test", columns, rows, remark)
 
 
 def _facts(results: dict[str, Any]) -> list[str]:
@@ -224,7 +258,7 @@ def _facts(results: dict[str, Any]) -> list[str]:
 
 
 def _listed(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_word(each)}" for name, each in options.items())
+    return ", ".join(f"{name.replace('_', ' ')} {_word(value)}" for name, value in options.items())
 
 
 def _word(value: Any) -> str:
@@ -235,28 +269,33 @@ def _word(value: Any) -> str:
 
 def training_line(summary: dict[str, Any], counts: dict[str, dict[str, Any]]) -> str:
     """What was trained on what, in a sentence."""
-    part = counts["training"]
+    held = counts["training"]
     sources = list(dict.fromkeys(summary["begun_from"]))
     return (
         f"{summary['title']}: {summary['network']}, from {', then from '.join(sources)};"
         f" trained: {summary['trained']} ({in_millions(summary['parameters']['trainable'])} of"
-        f" {in_millions(summary['parameters']['total'])}); on {part['frames']:,} frames of"
-        f" {part['cases']} cases, {part['positive_percent']} % positive;"
+        f" {in_millions(summary['parameters']['total'])}); on {held['frames']:,} frames of"
+        f" {held['cases']} cases, {held['positive_percent']} % positive;"
         f" {len(summary['trials'])} trials"
     )
 
 
 def markdown(page: Page) -> str:
-    parts = [f"# {page.title}", *(f"**{each}**" for each in page.warnings)]
-    parts.append("\n".join(f"- {each}" for each in page.facts))
+    """The page as Markdown; its plots are files beside it."""
+    blocks = [f"# {page.title}", *(f"**{warning}**" for warning in page.warnings)]
+    blocks.append(_bullets(page.facts))
     for table in page.tables:
-        parts += [f"## {table.title}", _markdown_table(table)]
-        parts += [table.remark] if table.remark else []
-    parts += ["## What was trained on what", "\n".join(f"- {each}" for each in page.lines)]
+        blocks += [f"## {table.title}", _markdown_table(table)]
+        blocks += [table.remark] if table.remark else []
+    blocks += ["## What was trained on what", _bullets(page.lines)]
     if page.failures:
-        parts += ["## Failed", "\n".join(f"- {each}" for each in page.failures)]
-    parts += [f"![{Path(plot).stem}]({plot})" for plot in page.plots]
-    return "\n\n".join(parts) + "\n"
+        blocks += ["## Failed", _bullets(page.failures)]
+    blocks += [f"![{name}]({file})" for file, name in page.plots.items()]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _markdown_table(table: Table) -> str:
@@ -265,47 +304,9 @@ def _markdown_table(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in safe)
 
 
-TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ page.title }}</title>
-<style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 82rem;
-       padding: 0 1rem; color: #1b2430; }
-h2 { margin-top: 2rem; font-size: 1.15rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid #d8dee6; text-align: right;
-         white-space: nowrap; }
-th { background: #eef2f6; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-th:first-child { background: #eef2f6; }
-.warning { background: #fff3cd; border-left: 4px solid #d39e00; padding: .5rem .8rem; }
-.failed { background: #fde2e1; border-left: 4px solid #b3261e; padding: .5rem .8rem; }
-.remark, .facts { color: #54606e; font-size: 13px; }
-img { max-width: 100%; display: block; margin: 1rem 0; }
-</style></head><body>
-<h1>{{ page.title }}</h1>
-{% for each in page.warnings %}<p class="warning">{{ each }}</p>{% endfor %}
-{% if page.failures %}<div class="failed"><b>Failed</b><ul>
-{% for each in page.failures %}<li>{{ each }}</li>{% endfor %}</ul></div>{% endif %}
-<ul class="facts">{% for each in page.facts %}<li>{{ each }}</li>{% endfor %}</ul>
-{% for table in page.tables %}
-<h2>{{ table.title }}</h2>
-<div class="scroll"><table><thead><tr>
-{% for name in table.columns %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div>
-{% if table.remark %}<p class="remark">{{ table.remark }}</p>{% endif %}
-{% endfor %}
-<h2>What was trained on what</h2>
-<ul>{% for each in page.lines %}<li>{{ each }}</li>{% endfor %}</ul>
-{% for plot in page.plots %}<img src="{{ plot }}" alt="{{ plot }}">{% endfor %}
-</body></html>
-"""
-
-
 def html(page: Page) -> str:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(TEMPLATE).render(page=page)
+    """The page as HTML; its plots are files beside it."""
+    return render(ROOM, TEMPLATE, page=page, word_columns=WORD_COLUMNS)
 
 
 def write_tables(output: Path, page: Page) -> None:

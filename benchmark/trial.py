@@ -1,9 +1,9 @@
-"""One trial of one system: trained, its best epoch kept, the test frames scored, all in a folder.
+"""One trial of one system in a folder: trained, its best epoch taken, the test frames scored.
 
 predictions.npz  score and quality of every frame of the test table, in its order
 embeddings.npz   features of some test frames, of trial 0 alone
-result.json      what was trained, how, how long; written last: with it the trial is done
-failed.txt       instead, what went wrong
+result.json      what was trained, how, how long; written last, so with it the trial is finished
+failed.txt       what went wrong, instead of the result
 """
 
 import copy
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from acouslic import files
+from acouslic.challenge import Quality as FrameQuality
 from benchmark.frames import (
     NO_CLUSTER,
     Draw,
@@ -30,10 +31,12 @@ from benchmark.frames import (
 from benchmark.measures import best_threshold
 from benchmark.mixup import fit_clusters, plan_batches
 from benchmark.networks import BenchmarkNetwork, Classifier, parameter_counts
-from benchmark.protocol import Protocol, Tables
+from benchmark.options import Compute, Protocol, Schedule
+from benchmark.protocol import Tables
 from benchmark.quality import Quality
 from benchmark.systems import Built, Plan, System
-from training.augment import NUMBERS, Augmentation, augment
+from training.augment import NUMBERS, augment
+from training.options import Augmentation
 
 RESULT, PREDICTIONS, EMBEDDINGS, FAILED = (
     "result.json",
@@ -41,53 +44,33 @@ RESULT, PREDICTIONS, EMBEDDINGS, FAILED = (
     "embeddings.npz",
     "failed.txt",
 )
+# The paper's: a frame and two variations.
 COPIES = 3
+# Points in the plot of features: more hide each other.
 EMBEDDED_OF_EACH_QUALITY = 150
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How every system is trained; the defaults are the paper's.
-
-    frames_per_epoch: a random part of the epoch, None for all of it; soften_frames: see
-    `frames.soft_targets`, for the training frames of systems that rate quality.
-    """
-
-    epochs: int = 5
-    batch_size: int = 32
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.01
-    frames_per_epoch: int | None = None
-    soften_frames: float = 0.0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Compute:
-    """What a trial uses; `precision` is bf16 (autocast) or fp32."""
-
-    device: str = "cpu"
-    precision: str = "bf16"
-    workers: int = 0
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+def autocast(compute: Compute) -> torch.autocast:
+    """The context in which a pass is computed."""
+    return torch.autocast(compute.device, torch.bfloat16, enabled=compute.precision == "bf16")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network on a table: `score`, `quality` (n,) float32, the mean loss over its frames.
-
-    seconds: wall time over `computed` frames (black ones are computed once); embeddings: of the
-    rows asked for.
-    """
+    """What a network says of the n frames of a table."""
 
     score: np.ndarray
+    """(n,) float32, what is compared with the threshold."""
     quality: np.ndarray
+    """(n,) float32, what picks a stack's frame."""
     loss: float
+    """Mean loss over the frames."""
     seconds: float
+    """Wall time of the network, transfer to its device included, reading not."""
     computed: int
+    """Number of frames that took this time: all black ones count as one."""
     embeddings: np.ndarray
+    """(k, E) float32, features of the rows that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +78,29 @@ class Setting:
     """All that determines a system's trials, but for their number."""
 
     system: System
+    """What is trained."""
     plan: Plan
+    """What it is built for."""
     tables: Tables
+    """The frames of each part."""
     schedule: Schedule
+    """How it is trained."""
     compute: Compute
+    """What computes."""
 
     def seed(self, trial: int) -> int:
+        """The seed of a trial's weights and batches."""
         return self.schedule.seed * 1000 + trial
 
 
 def run_trial(folder: Path, setting: Setting, trial: int) -> None:
-    """Train and score; a trial that is done is not done again."""
+    """Train and score, unless the trial is finished.
+
+    Args:
+        folder: where the trial's files go.
+        setting: what is trained on what.
+        trial: the trial's number, from 0.
+    """
     if (folder / RESULT).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,13 +155,13 @@ def _score_test(
 
 
 def _some_of_each_quality(table: FrameTable) -> np.ndarray:
-    """Rows of tissue frames, spread evenly over the table."""
-    parts = []
-    for quality in range(3):
+    """Rows of frames that show tissue, spread evenly over the table."""
+    chosen = []
+    for quality in FrameQuality:
         rows = np.flatnonzero((table.row >= 0) & (table.quality == quality))
         step = max(1, math.ceil(len(rows) / EMBEDDED_OF_EACH_QUALITY))
-        parts.append(rows[::step])
-    return np.concatenate(parts)
+        chosen.append(rows[::step])
+    return np.concatenate(chosen)
 
 
 def _carried(built: Built, protocol: Protocol, folder: Path, trial: int) -> Path | None:
@@ -177,7 +172,7 @@ def _carried(built: Built, protocol: Protocol, folder: Path, trial: int) -> Path
 
 
 def _take_over(built: Built, protocol: Protocol, folder: Path, trial: int) -> str:
-    """Begin with the last trial's weights where the protocol has that trap."""
+    """Begin with the last trial's weights where the protocol says so; return with what."""
     carried = _carried(built, protocol, folder, trial - 1)
     if carried is None or trial == 0 or not isinstance(built.network, Classifier):
         return built.origin
@@ -186,9 +181,9 @@ def _take_over(built: Built, protocol: Protocol, folder: Path, trial: int) -> st
 
 
 def _hand_on(network: BenchmarkNetwork, carried: Path) -> None:
-    """Write the encoder's weights as they are for the next trial, and drop the last trial's."""
+    """Write the encoder's weights for the next trial, and remove those of the last one."""
     assert isinstance(network, Classifier)
-    state = {name: each.cpu().contiguous() for name, each in network.encoder_state().items()}
+    state = {name: value.cpu().contiguous() for name, value in network.encoder_state().items()}
     for older in carried.parent.glob("carried-*.safetensors"):
         older.unlink()
     with files.new_file(carried) as partial:
@@ -197,16 +192,27 @@ def _hand_on(network: BenchmarkNetwork, carried: Path) -> None:
 
 @dataclass(frozen=True)
 class History:
-    """epochs: losses and seconds of each; best: what was trained, at the least validation loss."""
+    """How a training went."""
 
     epochs: list[dict[str, float]]
+    """training_loss, validation_loss and seconds of each epoch."""
     best: dict[str, torch.Tensor]
+    """The trained weights of the epoch with the least validation loss."""
 
 
 def train(network: BenchmarkNetwork, setting: Setting, trial: int) -> History:
-    """Train in place, up to the last epoch.
+    """Train a network in place, up to the last epoch.
 
-    Raises FloatingPointError where the loss is no number any more.
+    Args:
+        network: the system's network, on its device.
+        setting: what it is trained on, and how.
+        trial: the trial's number, from 0.
+
+    Returns:
+        Losses, times and the best epoch's weights.
+
+    Raises:
+        FloatingPointError: the loss is no number any more.
     """
     schedule = setting.schedule
     optimiser = _optimiser(network, schedule)
@@ -221,16 +227,19 @@ def train(network: BenchmarkNetwork, setting: Setting, trial: int) -> History:
         seconds = round(time.perf_counter() - start, 3)
         held_out = evaluate(network, setting.tables.validation, setting).loss
         epochs.append({"training_loss": loss, "validation_loss": held_out, "seconds": seconds})
-        if held_out <= min(each["validation_loss"] for each in epochs):
+        if held_out <= min(past["validation_loss"] for past in epochs):
             best = _trained_state(network)
     return History(epochs, best)
 
 
 def rehearse(setting: Setting) -> str:
-    """One batch through a system that is built for it and then forgotten: what it trains and what
-    a step takes, in words.
+    """Build a system, train it on one batch, and forget it.
 
-    Raises FloatingPointError where the loss is no number.
+    Returns:
+        What it trains and what a step takes, in words.
+
+    Raises:
+        FloatingPointError: the loss is no number.
     """
     setting = replace(
         setting, schedule=replace(setting.schedule, frames_per_epoch=setting.schedule.batch_size)
@@ -241,21 +250,20 @@ def rehearse(setting: Setting) -> str:
     start = time.perf_counter()
     _train_epoch(network, _optimiser(network, setting.schedule), reader, batches, setting)
     seconds = time.perf_counter() - start
-    trained = [each for each in network.parameters() if each.requires_grad]
-    idle = sum(each.numel() for each in trained if each.grad is None)
-    said = (
-        f"{sum(each.numel() for each in trained):,} parameters trained, {idle:,} without gradient"
-    )
-    said += f", {seconds:.1f} s for {len(batches[0])} frames"
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    total = sum(parameter.numel() for parameter in trained)
+    idle = sum(parameter.numel() for parameter in trained if parameter.grad is None)
+    words = f"{total:,} parameters trained, {idle:,} without gradient"
+    words += f", {seconds:.1f} s for {len(batches[0])} frames"
     if setting.compute.device == "cuda":
-        said += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+        words += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
         torch.cuda.reset_peak_memory_stats()
-    return said
+    return words
 
 
 def _optimiser(network: BenchmarkNetwork, schedule: Schedule) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
-        [each for each in network.parameters() if each.requires_grad],
+        [parameter for parameter in network.parameters() if parameter.requires_grad],
         lr=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
     )
@@ -263,7 +271,7 @@ def _optimiser(network: BenchmarkNetwork, schedule: Schedule) -> torch.optim.Opt
 
 def _trained_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of what training changes: parameters with a gradient, and all buffers."""
-    trained = {name for name, each in network.named_parameters() if each.requires_grad}
+    trained = {name for name, value in network.named_parameters() if value.requires_grad}
     trained |= {name for name, _ in network.named_buffers()}
     state = network.state_dict()
     return {name: copy.deepcopy(state[name]) for name in state if name in trained}
@@ -301,13 +309,14 @@ def _epoch_batches(
 def _embed(
     network: Quality, reader: SampleReader, index: np.ndarray, setting: Setting
 ) -> np.ndarray:
+    """Features of the frames with these rows, (n, E)."""
     network.eval()
     batches = in_batches([Draw(int(k), 0) for k in index], setting.schedule.batch_size)
-    parts = []
+    embeddings = []
     for samples in load(reader, batches, setting.compute.workers):
-        with setting.compute.autocast():
-            parts.append(network.embed(samples.frames.to(setting.compute.device)).cpu())
-    return torch.cat(parts).numpy()
+        with autocast(setting.compute):
+            embeddings.append(network.embed(samples.frames.to(setting.compute.device)).cpu())
+    return torch.cat(embeddings).numpy()
 
 
 def _train_epoch(
@@ -324,7 +333,7 @@ def _train_epoch(
         samples = _on(read, setting.compute.device)
         if not setting.plan.protocol.offline_copies:
             samples = _vary_within_fan(samples)
-        with setting.compute.autocast():
+        with autocast(setting.compute):
             loss = network.loss(network(samples.frames), samples)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -336,7 +345,7 @@ def _train_epoch(
 
 
 def _on(samples: Samples, device: str) -> Samples:
-    return Samples(*(each.to(device, non_blocking=True) for each in samples))
+    return Samples(*(values.to(device, non_blocking=True) for values in samples))
 
 
 def _vary_within_fan(samples: Samples) -> Samples:
@@ -355,39 +364,50 @@ def evaluate(
 ) -> Evaluation:
     """Score every frame of a table; all black frames have the score and loss of one of them.
 
-    `embed` names rows of tissue frames, whose embeddings come back in that order.
+    Args:
+        network: the system's network, on its device.
+        table: the frames.
+        setting: what computes, in batches of which size.
+        embed: (k,) rows of frames that show tissue, whose features are wanted.
+
+    Returns:
+        Scores, loss, time, and the features in the order of `embed`.
     """
     network.eval()
     compute, black = setting.compute, np.flatnonzero(table.row < 0)
-    tissue = [Draw(int(k), 0) for k in np.flatnonzero(table.row >= 0)]
-    batches = in_batches(tissue, setting.schedule.batch_size)
-    if len(black):
-        batches.append([Draw(int(black[0]), 0)])
+    wanted = np.zeros(0, np.int64) if embed is None else embed
+    batches = _tissue_and_one_black(table, setting.schedule.batch_size)
     score, quality = np.zeros(len(table), np.float32), np.zeros(len(table), np.float32)
-    wanted = set() if embed is None else set(embed.tolist())
     embeddings: dict[int, np.ndarray] = {}
     loss, seconds = 0.0, 0.0
-    loader = load(SampleReader(table), batches, compute.workers)
-    for batch, read in zip(batches, loader, strict=True):
-        index = np.array([draw.row for draw in batch])
+    for batch, read in zip(
+        batches, load(SampleReader(table), batches, compute.workers), strict=True
+    ):
+        rows = np.array([draw.row for draw in batch])
         samples = _on(read, compute.device)
         start = time.perf_counter()
-        with compute.autocast():
+        with autocast(compute):
             answer = network(samples.frames)
-            share = len(black) if table.row[index[0]] < 0 else len(index)
+            share = len(black) if table.row[rows[0]] < 0 else len(rows)
             loss += share * float(network.loss(answer, samples))
-        score[index], quality[index] = answer.score.cpu(), answer.quality.cpu()
+        score[rows], quality[rows] = answer.score.cpu(), answer.quality.cpu()
         seconds += time.perf_counter() - start
-        for k, number in enumerate(index.tolist()):
-            if number in wanted:
-                embeddings[number] = answer.embedding[k].float().cpu().numpy()
+        for k in np.flatnonzero(np.isin(rows, wanted)):
+            embeddings[int(rows[k])] = answer.embedding[k].float().cpu().numpy()
     score[black], quality[black] = score[black[:1]], quality[black[:1]]
-    rows = [embeddings[int(k)] for k in embed] if embed is not None else []
+    features = [embeddings[int(row)] for row in wanted]
     return Evaluation(
-        score,
-        quality,
-        loss / len(table),
-        seconds,
-        len(tissue) + bool(len(black)),
-        np.stack(rows) if rows else np.zeros((0, 1), np.float32),
+        score=score,
+        quality=quality,
+        loss=loss / len(table),
+        seconds=seconds,
+        computed=sum(len(batch) for batch in batches),
+        embeddings=np.stack(features) if features else np.zeros((0, 1), np.float32),
     )
+
+
+def _tissue_and_one_black(table: FrameTable, batch_size: int) -> list[list[Draw]]:
+    """Batches of all frames that show tissue, and a batch of one black frame if there is any."""
+    tissue = [Draw(int(row), 0) for row in np.flatnonzero(table.row >= 0)]
+    black = [Draw(int(row), 0) for row in np.flatnonzero(table.row < 0)[:1]]
+    return in_batches(tissue, batch_size) + ([black] if black else [])

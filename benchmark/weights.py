@@ -1,9 +1,8 @@
-"""Where a system's first weights come from: timm's own mechanism, a local file, a base, or chance.
+"""Where a system's first weights come from: timm, a local file, a base, or random numbers.
 
 Local files are read without unpickling code.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,28 @@ from safetensors.torch import load_file
 
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig, build_trunk
+from benchmark.options import WeightSource
 from training.base import load_base
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 FETALCLIP = Path(__file__).resolve().parents[1] / "resources" / "fetalclip.json"
 RANDOM = "random weights"
+# Tokens along a stand-in's side.
 STAND_IN_GRID = 8
 
 
-@dataclass(frozen=True)
-class WeightSource:
-    """base: a folder by `import-fetalclip` or the demo, for every system on FetalCLIP's trunk.
-
-    pretrained: whether timm systems start from published weights; folder: where those lie as
-    files, None to let timm fetch them.
-    """
-
-    pretrained: bool = True
-    folder: Path | None = None
-    base: Path | None = None
-
-
 def timm_model(name: str, source: WeightSource) -> tuple[Any, str]:
-    """A timm model with one logit, and a phrase that says where its weights come from.
+    """Build a timm model with one logit.
 
-    Raises InputError where `source.folder` has no file for it, or the wrong one.
+    Args:
+        name: the model's name in timm.
+        source: where its weights come from.
+
+    Returns:
+        The model, and where its weights come from in words.
+
+    Raises:
+        InputError: `source.folder` has no file for it, or the wrong one.
     """
     if not source.pretrained:
         return timm.create_model(name, pretrained=False, num_classes=1), RANDOM
@@ -52,7 +48,7 @@ def timm_model(name: str, source: WeightSource) -> tuple[Any, str]:
             pretrained_cfg_overlay={"state_dict": read_state(path), "custom_load": False},
         )
         model.pretrained_cfg.pop("state_dict", None)
-        # Only now: asked for one class at once, timm loads whatever fits and says nothing.
+        # Not before: asked for one class at once, timm loads whatever fits and says nothing.
         model.reset_classifier(1)
     except (RuntimeError, KeyError, ValueError) as error:
         raise InputError(
@@ -76,7 +72,7 @@ def _weights_file(name: str, folder: Path) -> Path:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict of tensors; one level of wrapping (`state_dict`, `model`) is taken off."""
+    """Read a state dict of tensors; one level of wrapping (`state_dict`, `model`) is taken off."""
     if path.suffix == ".safetensors":
         return load_file(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -89,17 +85,24 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 def trunk_with_weights(
     source: WeightSource, size: int | None
 ) -> tuple[TrunkConfig, VisionTransformer, str]:
-    """The trunk of `source.base`, or FetalCLIP's with random weights where nothing pretrained is
-    asked for; `size` overrides the trunk with a small one of that image side.
+    """Build the trunk of a base, or one with random weights.
 
-    Raises InputError where a base is needed and not given.
+    Args:
+        source: with the base; without one its `pretrained` must be False.
+        size: side of the images of a small trunk with random weights; None takes FetalCLIP's.
+
+    Returns:
+        The trunk's dimensions, the trunk, and where its weights come from in words.
+
+    Raises:
+        InputError: a base is needed and not given.
     """
     if source.base is not None:
         config, trunk, provenance = load_base(source.base)
         return config, trunk, str(provenance["what"])
     if source.pretrained:
         raise InputError(
-            expected="the base that FetalCLIP's systems stand on (--base)",
+            expected="the base of the systems on FetalCLIP's trunk (--base)",
             found="none",
             advice="write one with `python -m training import-fetalclip`, or add --weights none",
         )
@@ -108,7 +111,7 @@ def trunk_with_weights(
 
 
 def small_trunk(size: int) -> TrunkConfig:
-    """A small ViT for images of this side, of 8 x 8 tokens."""
+    """Dimensions of a small ViT for images of this side, with 8 x 8 tokens."""
     return TrunkConfig(
         image_size=size,
         patch_size=max(1, size // STAND_IN_GRID),

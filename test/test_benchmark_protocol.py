@@ -9,7 +9,8 @@ from benchmark_cache import BLACK_PER_SWEEP, FRAMES_PER_SWEEP, write_cache
 from acouslic.errors import InputError
 from benchmark.copies import vary
 from benchmark.frames import Draw, SampleReader, draw_epoch, frame_table, soft_targets
-from benchmark.protocol import PAPER, STRICT, counts, split, tables
+from benchmark.options import PAPER, STRICT
+from benchmark.protocol import counts, split, tables
 from dataset.cache import Cache, CachedCase, CaseFacts
 
 SEED = 9872398152123123767126

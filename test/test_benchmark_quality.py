@@ -25,10 +25,10 @@ from benchmark.mixup import (
     partner_weights,
     plan_batches,
 )
-from benchmark.protocol import STRICT, split, tables
-from benchmark.quality import Quality, QualityParts
+from benchmark.options import STRICT, QualityParts, WeightSource
+from benchmark.protocol import split, tables
+from benchmark.quality import Quality
 from benchmark.systems import SYSTEMS, Plan, quality_name
-from benchmark.weights import WeightSource
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_nothing_that_varies_costs_nothing(constant: str) -> None:
     pair = (flat, varied) if constant == "scores" else (varied, flat)
     scores = pair[0].clone().requires_grad_()
     loss = correlation_loss(scores, pair[1])
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0
     assert scores.grad is not None
     assert not scores.grad.any()
@@ -208,7 +208,7 @@ def test_each_part_can_be_left_out(fusion: bool, cmx: bool, correlation: bool) -
     samples = samples._replace(frames=torch.randint(0, 255, (6, 32, 32), dtype=torch.uint8))
     answer = network.train()(samples.frames)
     training = network.loss(answer, samples)
-    training.backward()
+    training.backward()  # type: ignore[no-untyped-call]
     held_out = network.eval().loss(answer, samples)
     plain = torch.nn.functional.smooth_l1_loss(answer.quality, samples.target, beta=0.1)
     assert held_out.item() == pytest.approx(plain.item())

@@ -1,8 +1,11 @@
 """The whole command on a tiny cache: results, tables, resuming, failures, the reference's traps."""
 
-import argparse
 import json
-from dataclasses import replace
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,24 @@ from benchmark_cache import SIZE, write_cache
 
 from acouslic.errors import InputError
 from benchmark import systems
-from benchmark.command import parser, request_of, run_benchmark
-from benchmark.protocol import PAPER, STRICT, split, tables
+from benchmark.command import request_of, run_benchmark
+from benchmark.options import (
+    PAPER,
+    STRICT,
+    BenchmarkOptions,
+    Compute,
+    Protocol,
+    ProtocolChanges,
+    Schedule,
+    WeightSource,
+)
+from benchmark.protocol import split, tables
 from benchmark.run import benchmark, device_name
 from benchmark.systems import Built, Plan, System
-from benchmark.trial import Compute, Schedule, Setting, evaluate
-from benchmark.weights import WeightSource
+from benchmark.trial import Setting, evaluate
+from dataset import command
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +43,17 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def arguments(cache: Path, output: Path, *more: str) -> argparse.Namespace:
+def arguments(cache: Path, output: Path, *more: str) -> BenchmarkOptions:
     given = [str(cache), "--output", str(output), "--stand-ins", "--precision", "fp32"]
     given += ["--epochs", "1", "--frames-per-epoch", "24", "--batch-size", "12"]
-    return parser().parse_args([*given, "--accelerator", "cpu", *more])
+    parsed = []
+
+    def keep(options: BenchmarkOptions) -> None:
+        parsed.append(options)
+
+    given += ["--accelerator", "cpu", *more]
+    assert command.run(keep, prog="benchmark", description="", arguments=given) == 0
+    return parsed[0]
 
 
 def run(cache: Path, output: Path, *more: str) -> dict[str, Any]:
@@ -132,10 +154,9 @@ def test_a_rehearsal_shows_every_system_a_batch(
 def test_unknown_systems_and_other_sizes_are_refused(cache_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="resnet"):
         run(cache_folder, tmp_path, "--systems", "resnet")
-    options = arguments(cache_folder, tmp_path)
-    options.stand_ins = False
+    request = replace(request_of(arguments(cache_folder, tmp_path)), stand_ins=False)
     with pytest.raises(InputError, match="224 px"):
-        benchmark(cache_folder, tmp_path, request_of(options))
+        benchmark(cache_folder, tmp_path, request)
 
 
 def test_weights_are_shared_between_trials_only_by_the_papers_protocol(
@@ -167,6 +188,28 @@ def test_each_part_of_a_protocol_is_an_option(cache_folder: Path, tmp_path: Path
     assert request_of(options).protocol == replace(PAPER, centre_crop=False)
     options = arguments(cache_folder, tmp_path, "--frozen-segmentation-encoder")
     assert request_of(options).protocol == replace(STRICT, frozen_segmentation_encoder=True)
+
+
+def test_every_part_of_a_protocol_can_be_changed_and_told(cache_folder: Path) -> None:
+    name, *parts = (field.name for field in fields(Protocol))
+    assert (name, parts) == ("name", [field.name for field in fields(ProtocolChanges)])
+    flags = ["--" + part.replace("_", "-") for part in parts]
+    assert all(vars(arguments(cache_folder, cache_folder, *flags).changes).values())
+
+
+def test_help_is_quick_and_has_a_sentence_for_every_option() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "benchmark", "--help"]
+    environment = os.environ | {"COLUMNS": "1000"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    options = re.findall(r"^│ (?:--|[A-Z])", done.stdout, re.MULTILINE)
+    told = re.findall(r"\S\. \((?:required|default: .+)\)", done.stdout)
+    assert len(options) == len(told) == 32
+    assert all(re.search(rf"\b{name}\b", done.stdout) for name in systems.DEFAULT_SYSTEMS)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "tyro" in imported
+    assert not {name.partition(".")[0] for name in imported} & {"torch", "matplotlib", "timm"}
 
 
 def test_black_frames_score_like_any_one_of_them(cache_folder: Path) -> None:

@@ -13,8 +13,9 @@ from acouslic.errors import InputError
 from acouslic.lora import LoraConfig
 from acouslic.network import TrunkConfig, build_trunk
 from benchmark import systems
-from benchmark.networks import View, add_adapters, parameter_counts, reference_attention
-from benchmark.protocol import PAPER, STRICT
+from benchmark.frames import Samples
+from benchmark.networks import Classifier, View, add_adapters, parameter_counts, reference_attention
+from benchmark.options import PAPER, STRICT, WeightSource
 from benchmark.systems import (
     DEFAULT_SYSTEMS,
     SYSTEMS,
@@ -23,7 +24,7 @@ from benchmark.systems import (
     timm_system,
 )
 from benchmark.table import in_millions
-from benchmark.weights import WeightSource, timm_model
+from benchmark.weights import timm_model
 from training.base import save_base
 
 TINY_TRUNK = TrunkConfig(32, 8, 64, 4, 64)
@@ -78,7 +79,7 @@ def test_every_stand_in_learns(name: str) -> None:
     assert answer.score.shape == answer.quality.shape == (3,)
     assert answer.embedding.shape[0] == 3
     assert bool(((answer.score >= 0) & (answer.score <= 1)).all())
-    network.loss(answer, _samples(3)).backward()
+    network.loss(answer, _samples(3)).backward()  # type: ignore[no-untyped-call]
     lacking = {
         key for key, each in network.named_parameters() if each.requires_grad and each.grad is None
     }
@@ -86,9 +87,7 @@ def test_every_stand_in_learns(name: str) -> None:
     assert lacking <= {"trunk.proj", "trunk.ln_post.weight", "trunk.ln_post.bias"}
 
 
-def _samples(count: int) -> systems.Any:
-    from benchmark.frames import Samples
-
+def _samples(count: int) -> Samples:
     quality = torch.arange(count) % 3
     return Samples(
         torch.zeros(count, 32, 32, dtype=torch.uint8),
@@ -117,7 +116,7 @@ def test_the_papers_adapters_on_out_proj_are_dead_and_ours_are_not(base: Path) -
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.1)
         samples = _samples(3)._replace(frames=torch.randint(0, 255, (3, 32, 32)))
-        network.loss(network(samples.frames), samples).backward()
+        network.loss(network(samples.frames), samples).backward()  # type: ignore[no-untyped-call]
         without = {
             name
             for name, each in network.named_parameters()
@@ -207,5 +206,7 @@ def test_a_centre_crop_cuts_the_margin() -> None:
 def test_only_the_papers_cnns_are_cropped() -> None:
     for protocol, crop in ((PAPER, 0.875), (STRICT, 1.0)):
         plan = Plan(32, protocol, WeightSource(), stand_ins=True)
-        assert SYSTEMS["densenet"].build(plan).network.view.crop == crop
-        assert SYSTEMS["swin"].build(plan).network.view.crop == 1.0
+        cnn, transformer = (SYSTEMS[name].build(plan).network for name in ("densenet", "swin"))
+        assert isinstance(cnn, Classifier) and isinstance(transformer, Classifier)
+        assert cnn.view.crop == crop
+        assert transformer.view.crop == 1.0

@@ -1,0 +1,193 @@
+"""All that the benchmark can be told: the fields are the command line's options, with their help.
+
+No module that is slow to import is needed here, so that help is quick.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dataset.command import INLINE, POSITIONAL
+
+Precision = Literal["bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How systems are compared: every difference between the paper's run and the fair one."""
+
+    name: str
+    """`paper` (arXiv 2507.22802, as its code does it) or `strict` (the fair one)."""
+    group_by_subject: bool
+    """No subject is in two parts; False is the paper's split, by case."""
+    annotated_sweeps_only: bool
+    """Sweeps without an AC are left out of training AND test."""
+    fixed_threshold: bool
+    """Each system has its own fixed threshold; False takes the one of validation's best F1."""
+    shared_weights: bool
+    """A fully trained baseline begins trial k with the last weights of trial k - 1."""
+    centre_crop: bool
+    """CNNs see the middle 0.875 of the image's side, which cuts the fan."""
+    reference_adapters: bool
+    """LoRA where the paper put it: no q, k, v, and FetalCLIP's `out_proj` dead."""
+    frozen_segmentation_encoder: bool
+    """FetalCLIP_SEG trains its decoder only."""
+    offline_copies: bool
+    """The original and two fixed variations of each frame; False varies every frame anew."""
+
+
+PAPER = Protocol(
+    name="paper",
+    group_by_subject=False,
+    annotated_sweeps_only=True,
+    fixed_threshold=True,
+    shared_weights=True,
+    centre_crop=True,
+    reference_adapters=True,
+    frozen_segmentation_encoder=True,
+    offline_copies=True,
+)
+STRICT = Protocol(
+    name="strict",
+    group_by_subject=True,
+    annotated_sweeps_only=False,
+    fixed_threshold=False,
+    shared_weights=False,
+    centre_crop=False,
+    reference_adapters=False,
+    frozen_segmentation_encoder=False,
+    offline_copies=False,
+)
+PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STRICT)}
+
+
+@dataclass(frozen=True)
+class ProtocolChanges:
+    """Parts of the protocol, each turned on or off by itself; None leaves what --protocol says."""
+
+    group_by_subject: bool | None = None
+    """Keep all cases of a subject in one part; None: as --protocol."""
+    annotated_sweeps_only: bool | None = None
+    """Leave sweeps without an AC out of training and test; None: as --protocol."""
+    fixed_threshold: bool | None = None
+    """Take each system's own threshold and not the one of validation's best F1;
+    None: as --protocol."""
+    shared_weights: bool | None = None
+    """Begin a fully trained baseline where its last trial ended; None: as --protocol."""
+    centre_crop: bool | None = None
+    """Show CNNs the middle 0.875 of the image's side; None: as --protocol."""
+    reference_adapters: bool | None = None
+    """Put LoRA where the paper put it, without q, k, v; None: as --protocol."""
+    frozen_segmentation_encoder: bool | None = None
+    """Train the decoder of FetalCLIP_SEG only; None: as --protocol."""
+    offline_copies: bool | None = None
+    """Train on two fixed copies of each frame and not on new variations within the fan;
+    None: as --protocol."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How every system is trained; the defaults are the paper's."""
+
+    epochs: int = 5
+    """Number of epochs; the one of the least validation loss counts."""
+    batch_size: int = 32
+    """Frames a step."""
+    learning_rate: float = 3e-4
+    """AdamW's learning rate."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    frames_per_epoch: int | None = None
+    """Frames drawn at random for each epoch; None takes all."""
+    soften_frames: float = 0.0
+    """Frames over which quality fades beside an annotated run, to 1/e; 0 does not soften."""
+    seed: int = 0
+    """Seed of weights, batches and copies; trial k adds k to a thousand of it."""
+
+
+@dataclass(frozen=True)
+class QualityParts:
+    """The parts of the system `quality`; without any a Linear on the pooled feature is left."""
+
+    fusion: bool = True
+    """Fuse features of four depths."""
+    cmx: bool = True
+    """Mix the features of similar frames while training."""
+    correlation: bool = True
+    """Add the correlation to the loss."""
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where the systems' first weights come from."""
+
+    pretrained: bool = True
+    """Timm's systems start from published weights, else from random numbers."""
+    folder: Path | None = None
+    """Where these weights lie as files; None lets timm fetch them."""
+    base: Path | None = None
+    """Folder by `import-fetalclip` or of the demo, for every system on FetalCLIP's trunk."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What a trial uses."""
+
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
+    precision: Precision = "bf16"
+    """What a pass is computed in: bf16 (autocast) or fp32."""
+    workers: int = 0
+    """Processes that read batches ahead; 0 reads in the training process."""
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """What the networks begin with."""
+
+    base: Path | None = None
+    """Folder by `python -m training import-fetalclip`, for the systems on FetalCLIP's trunk."""
+    weights: Literal["timm", "none"] = "timm"
+    """First weights of the baselines: published ones of timm, or random numbers."""
+    pretrained_dir: Path | None = None
+    """Folder of TIMM_NAME.safetensors or .pth files; None lets timm fetch them."""
+    stand_ins: bool = False
+    """Put a small network of its family in the place of each, for a trial."""
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """What computes."""
+
+    precision: Precision = "bf16"
+    """Numbers that most of a pass is computed in; scores are always fp32."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """What computes; auto takes a GPU where there is one."""
+    workers: int = 0
+    """Processes that read batches ahead; 0 reads in the training process."""
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """What to benchmark."""
+
+    cache: Annotated[Path, POSITIONAL]
+    """Folder by `python -m training prepare`, of --size 224 unless --stand-ins."""
+    output: Path
+    """Folder for trials and tables; a benchmark that was stopped goes on there."""
+    systems: tuple[str, ...] | None = None
+    """Names out of densenet, efficientnet, vgg, swin, deit, vit, fetalclip_cls, fetalclip_seg,
+    joint, quality; None takes all ten."""
+    protocol: Literal["paper", "strict"] = "strict"
+    """What the paper did, or the fair comparison."""
+    trials: int = 5
+    """Trainings of each system, each from its own seed."""
+    rehearse: bool = False
+    """Put one batch through every system, say what it trains and takes, and stop."""
+    note: str = ""
+    """A remark on top of every table."""
+    schedule: Annotated[Schedule, INLINE] = field(default_factory=Schedule)
+    weights: Annotated[WeightOptions, INLINE] = field(default_factory=WeightOptions)
+    quality: Annotated[QualityParts, INLINE] = field(default_factory=QualityParts)
+    changes: Annotated[ProtocolChanges, INLINE] = field(default_factory=ProtocolChanges)
+    machine: Annotated[MachineOptions, INLINE] = field(default_factory=MachineOptions)
