@@ -14,7 +14,7 @@ import pytest
 import torch
 from benchmark_cache import SIZE, write_cache
 
-from acouslic.errors import InputError
+from acouslic.errors import InputError, OutputError
 from benchmark import systems
 from benchmark.command import request_of, run_benchmark
 from benchmark.options import (
@@ -110,6 +110,18 @@ def test_resuming_trains_only_what_is_missing(cache_folder: Path, tmp_path: Path
     assert len(results["systems"]["efficientnet"]["trials"]) == 2
     with pytest.raises(InputError, match=r"options\.json"):
         run(cache_folder, tmp_path, "--systems", "efficientnet", "--seed", "7")
+
+
+@pytest.mark.parametrize("name", ["results.json", "table.md", "table.html", "f1.png"])
+def test_a_strangers_file_in_a_benchmarks_folder_is_not_replaced(
+    name: str, cache_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "options.json").write_text('{"protocol": {"frozen_segmentation_encoder": true}}')
+    (tmp_path / name).write_text("# Benchmark of mine")
+    with pytest.raises(OutputError, match=name):
+        run(cache_folder, tmp_path, "--systems", "efficientnet", "--trials", "1")
+    assert (tmp_path / name).read_text() == "# Benchmark of mine"
+    assert not (tmp_path / "efficientnet").exists()
 
 
 def test_ablations_gather_in_one_table(cache_folder: Path, tmp_path: Path) -> None:

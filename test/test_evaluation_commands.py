@@ -336,6 +336,17 @@ def test_undefined_overlap_is_0_and_listed(
     assert np.isfinite(result["DiceCoefficientSoft"]["mean"])
 
 
+def test_an_official_metrics_json_is_not_replaced(
+    answers: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    official = json.dumps({"settings": {}, "score": {"mean": 0.9, "std": 0.5}})
+    (tmp_path / "metrics.json").write_text(official)
+    assert score(answers, dataset, tmp_path) == 1
+    assert "metrics.json" in last_line(capsys)
+    assert (tmp_path / "metrics.json").read_text() == official
+    assert not (tmp_path / "cases.csv").exists()
+
+
 def test_what_the_official_tool_lets_pass_is_listed(
     copied_answers: Path, dataset: Path, tmp_path: Path
 ) -> None:
