@@ -37,35 +37,35 @@ def scores(labels: np.ndarray) -> np.ndarray:
 
 
 def test_frame_measures_are_scikit_learns(scores: np.ndarray, labels: np.ndarray) -> None:
-    found = frame_measures(scores, labels, 0.5)
+    measured = frame_measures(scores, labels, 0.5)
     positive = scores >= 0.5
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(labels, positive))
-    assert found["f1"] == pytest.approx(metrics.f1_score(labels, positive))
-    assert found["precision"] == pytest.approx(metrics.precision_score(labels, positive))
-    assert found["recall"] == pytest.approx(metrics.recall_score(labels, positive))
-    assert found["specificity"] == pytest.approx(metrics.recall_score(~labels, ~positive))
-    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(labels, scores))
-    assert found["average_precision"] == pytest.approx(
+    assert measured["accuracy"] == pytest.approx(metrics.accuracy_score(labels, positive))
+    assert measured["f1"] == pytest.approx(metrics.f1_score(labels, positive))
+    assert measured["precision"] == pytest.approx(metrics.precision_score(labels, positive))
+    assert measured["recall"] == pytest.approx(metrics.recall_score(labels, positive))
+    assert measured["specificity"] == pytest.approx(metrics.recall_score(~labels, ~positive))
+    assert measured["roc_auc"] == pytest.approx(metrics.roc_auc_score(labels, scores))
+    assert measured["average_precision"] == pytest.approx(
         metrics.average_precision_score(labels, scores)
     )
 
 
 def test_without_positives_ranking_is_undefined_and_f1_is_none() -> None:
-    found = frame_measures(np.array([0.2, 0.7]), np.zeros(2, bool), 0.5)
-    assert found["roc_auc"] is None
-    assert found["average_precision"] is None
-    assert (found["f1"], found["recall"], found["accuracy"]) == (0, 0, 0.5)
+    measured = frame_measures(np.array([0.2, 0.7]), np.zeros(2, bool), 0.5)
+    assert measured["roc_auc"] is None
+    assert measured["average_precision"] is None
+    assert (measured["f1"], measured["recall"], measured["accuracy"]) == (0, 0, 0.5)
 
 
 def test_rates_of_many_counts_at_once() -> None:
-    found = rates(np.array([[1, 0, 0, 3], [0, 0, 0, 5]]))
-    assert found["f1"].tolist() == [1, 0]
-    assert found["specificity"].tolist() == [1, 1]
+    measured = rates(np.array([[1, 0, 0, 3], [0, 0, 0, 5]]))
+    assert measured["f1"].tolist() == [1, 0]
+    assert measured["specificity"].tolist() == [1, 1]
 
 
 def test_the_best_threshold_has_the_highest_f1(scores: np.ndarray, labels: np.ndarray) -> None:
     chosen = best_threshold(scores, labels)
-    f1 = {each: metrics.f1_score(labels, scores >= each) for each in np.unique(scores)}
+    f1 = {score: metrics.f1_score(labels, scores >= score) for score in np.unique(scores)}
     assert f1[np.float32(chosen)] == pytest.approx(max(f1.values()))
     assert best_threshold(scores, np.zeros(200, bool)) == 0.5
 
@@ -87,23 +87,23 @@ def test_quality_measures_are_scipys_and_know_ties() -> None:
     truth = np.array([0.0, 0.6, 1.0])[generator.integers(0, 3, 90)]
     predicted = np.round(truth * 0.5 + generator.random(90) * 0.5, 1).astype(np.float32)
     case = np.repeat([0, 1, 2], 30)
-    found = quality_measures(predicted, truth, case)
-    assert found["plcc"] == pytest.approx(stats.pearsonr(predicted, truth).statistic, abs=1e-6)
-    assert found["srocc"] == pytest.approx(stats.spearmanr(predicted, truth).statistic)
-    assert found["krocc"] == pytest.approx(
+    measured = quality_measures(predicted, truth, case)
+    assert measured["plcc"] == pytest.approx(stats.pearsonr(predicted, truth).statistic, abs=1e-6)
+    assert measured["srocc"] == pytest.approx(stats.spearmanr(predicted, truth).statistic)
+    assert measured["krocc"] == pytest.approx(
         stats.kendalltau(predicted, truth, variant="b").statistic
     )
-    assert found["mae"] == pytest.approx(np.abs(predicted - truth).mean())
-    assert found["rmse"] == pytest.approx(np.sqrt(((predicted - truth) ** 2).mean()))
-    each = [stats.kendalltau(predicted[case == k], truth[case == k]).statistic for k in range(3)]
-    assert found["case_krocc"] == pytest.approx(np.mean(each))
+    assert measured["mae"] == pytest.approx(np.abs(predicted - truth).mean())
+    assert measured["rmse"] == pytest.approx(np.sqrt(((predicted - truth) ** 2).mean()))
+    by_case = [stats.kendalltau(predicted[case == k], truth[case == k]).statistic for k in range(3)]
+    assert measured["case_krocc"] == pytest.approx(np.mean(by_case))
 
 
 def test_a_case_without_variation_has_no_correlation() -> None:
     predicted = np.array([0.1, 0.2, 0.3, 0.5, 0.5, 0.5])
     truth = np.array([0.0, 0.6, 1.0, 0.0, 0.6, 1.0])
-    found = quality_measures(predicted, truth, np.array([0, 0, 0, 1, 1, 1]))
-    assert found["case_srocc"] == pytest.approx(1)
+    measured = quality_measures(predicted, truth, np.array([0, 0, 0, 1, 1, 1]))
+    assert measured["case_srocc"] == pytest.approx(1)
     constant = quality_measures(np.full(6, 0.5), truth, np.array([0, 0, 0, 1, 1, 1]))
     assert constant["plcc"] is None
     assert constant["case_plcc"] is None
@@ -113,10 +113,10 @@ def test_a_case_without_variation_has_no_correlation() -> None:
 def test_the_bootstrap_of_a_mean_is_evaluations() -> None:
     values = np.random.default_rng(3).random(12)
     subject = np.array([0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 6, 7])
-    found = interval(mean_draws(values.tolist(), subject, subject_draws(8)))
-    expected = mean_intervals(values[:, None], [str(each) for each in subject])
+    ends = interval(mean_draws(values.tolist(), subject, subject_draws(8)))
+    expected = mean_intervals(values[:, None], [str(number) for number in subject])
     assert expected is not None
-    assert found == pytest.approx(expected[0].tolist())
+    assert ends == pytest.approx(expected[0].tolist())
 
 
 def test_ranking_draws_are_scikit_learns_weighted(scores: np.ndarray, labels: np.ndarray) -> None:

@@ -62,12 +62,12 @@ def published_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 def test_the_papers_split_has_the_published_counts(published_cache: Cache) -> None:
     assert np.random.default_rng(SEED).permutation(300)[:8].tolist() == FIRST_OF_300
-    parts = split(published_cache, PAPER)
-    found = counts(parts, tables(parts, PAPER))
+    cases = split(published_cache, PAPER)
+    held = counts(cases, tables(cases, PAPER))
     for name, (n_cases, n_frames, n_sweeps) in PUBLISHED.items():
-        assert (found[name]["cases"], found[name]["frames"]) == (n_cases, n_frames)
-        assert found[name]["black_frames"] == BLACK_A_SWEEP * n_sweeps
-        assert found[name]["positives"] == 10 * n_sweeps
+        assert (held[name]["cases"], held[name]["frames"]) == (n_cases, n_frames)
+        assert held[name]["black_frames"] == BLACK_A_SWEEP * n_sweeps
+        assert held[name]["positives"] == 10 * n_sweeps
 
 
 def test_the_papers_split_follows_the_order_of_the_csv(published_cache: Cache) -> None:
@@ -80,21 +80,21 @@ def test_the_papers_split_shares_subjects_and_the_strict_one_does_not(
     published_cache: Cache,
 ) -> None:
     shared = [
-        counts(parts := split(published_cache, each), tables(parts, each))["test"][
+        counts(cases := split(published_cache, protocol), tables(cases, protocol))["test"][
             "subjects_also_in_training"
         ]
-        for each in (PAPER, STRICT)
+        for protocol in (PAPER, STRICT)
     ]
     assert shared[0] > 0
     assert shared[1] == 0
 
 
 def test_strict_counts_every_frame_of_every_sweep(published_cache: Cache) -> None:
-    parts = split(published_cache, STRICT)
-    found = counts(parts, tables(parts, STRICT))
-    assert sum(each["cases"] for each in found.values()) == 300
-    assert all(each["frames"] == 840 * each["cases"] for each in found.values())
-    assert found["test"]["cases"] == pytest.approx(60, abs=6)
+    cases = split(published_cache, STRICT)
+    held = counts(cases, tables(cases, STRICT))
+    assert sum(part["cases"] for part in held.values()) == 300
+    assert all(part["frames"] == 840 * part["cases"] for part in held.values())
+    assert held["test"]["cases"] == pytest.approx(60, abs=6)
 
 
 def test_too_few_cases_are_refused(tmp_path: Path) -> None:

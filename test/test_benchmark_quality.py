@@ -140,9 +140,9 @@ def test_clusters_go_by_direction() -> None:
     generator = np.random.default_rng(0)
     axes = np.eye(3)[np.arange(60) % 3]
     embeddings = axes * generator.uniform(1, 50, (60, 1)) + generator.normal(0, 0.05, (60, 3))
-    found = fit_clusters(embeddings, MixupConfig(clusters=3), seed=0)
-    assert all(len(set(found[k::3])) == 1 for k in range(3))
-    assert len(set(found)) == 3
+    clusters = fit_clusters(embeddings, MixupConfig(clusters=3), seed=0)
+    assert all(len(set(clusters[k::3])) == 1 for k in range(3))
+    assert len(set(clusters)) == 3
 
 
 def test_black_frames_do_not_ask_for_more_clusters_than_there_are() -> None:
@@ -151,8 +151,8 @@ def test_black_frames_do_not_ask_for_more_clusters_than_there_are() -> None:
 
 def test_a_planned_epoch_pairs_inside_clusters_of_training_subjects(tmp_path: Path) -> None:
     cache = write_cache(tmp_path, 20)
-    parts = split(cache, STRICT)
-    table = tables(parts, STRICT).training
+    cases = split(cache, STRICT)
+    table = tables(cases, STRICT).training
     generator = np.random.default_rng(0)
     draws = draw_epoch(len(table), copies=1, limit=400, generator=generator)
     clusters = np.full(len(table), NO_CLUSTER)
@@ -161,7 +161,7 @@ def test_a_planned_epoch_pairs_inside_clusters_of_training_subjects(tmp_path: Pa
     batches = plan_batches(
         draws, table, clusters, batch_size=16, config=MixupConfig(), generator=generator
     )
-    held_out = {case.facts.subject for part in parts[1:] for case in part.cases}
+    held_out = {case.facts.subject for part in cases[1:] for case in part.cases}
     pairs = [(batch[k], batch[k + 1]) for batch in batches for k in range(0, len(batch), 2)]
     assert len(pairs) == 200
     for anchor, partner in pairs:
@@ -199,8 +199,8 @@ def test_planned_batches_look_like_the_whole(tmp_path: Path) -> None:
 )
 def test_each_part_can_be_left_out(fusion: bool, cmx: bool, correlation: bool) -> None:
     torch.manual_seed(0)
-    parts = QualityParts(fusion, cmx, correlation)
-    system = SYSTEMS[quality_name(parts)]
+    uses = QualityParts(fusion, cmx, correlation)
+    system = SYSTEMS[quality_name(uses)]
     network = system.build(Plan(32, STRICT, WeightSource(), stand_ins=True)).network
     assert isinstance(network, Quality)
     assert (system.mixup is not None) is cmx

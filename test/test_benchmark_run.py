@@ -203,9 +203,9 @@ def test_each_part_of_a_protocol_is_an_option(cache_folder: Path, tmp_path: Path
 
 
 def test_every_part_of_a_protocol_can_be_changed_and_told(cache_folder: Path) -> None:
-    name, *parts = (field.name for field in fields(Protocol))
-    assert (name, parts) == ("name", [field.name for field in fields(ProtocolChanges)])
-    flags = ["--" + part.replace("_", "-") for part in parts]
+    name, *names = (field.name for field in fields(Protocol))
+    assert (name, names) == ("name", [field.name for field in fields(ProtocolChanges)])
+    flags = ["--" + part.replace("_", "-") for part in names]
     assert all(vars(arguments(cache_folder, cache_folder, *flags).changes).values())
 
 
@@ -229,12 +229,12 @@ def test_black_frames_score_like_any_one_of_them(cache_folder: Path) -> None:
 
     torch.manual_seed(0)
     cache = open_cache(cache_folder)
-    found = tables(split(cache, PAPER), PAPER)
+    frames = tables(split(cache, PAPER), PAPER)
     system = systems.SYSTEMS["densenet"]
     plan = Plan(SIZE, PAPER, WeightSource(), stand_ins=True)
-    setting = Setting(system, plan, found, Schedule(batch_size=16), Compute(precision="fp32"))
+    setting = Setting(system, plan, frames, Schedule(batch_size=16), Compute(precision="fp32"))
     network = system.build(plan).network.eval()
-    table = found.validation
+    table = frames.validation
     result = evaluate(network, table, setting)
     with torch.no_grad():
         black = network(torch.zeros(1, SIZE, SIZE)).score.item()

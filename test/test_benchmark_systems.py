@@ -80,9 +80,7 @@ def test_every_stand_in_learns(name: str) -> None:
     assert answer.embedding.shape[0] == 3
     assert bool(((answer.score >= 0) & (answer.score <= 1)).all())
     network.loss(answer, _samples(3)).backward()  # type: ignore[no-untyped-call]
-    lacking = {
-        key for key, each in network.named_parameters() if each.requires_grad and each.grad is None
-    }
+    lacking = {key for key, p in network.named_parameters() if p.requires_grad and p.grad is None}
     # Maps are taken before the trunk's last norm and projection, so these may stay idle.
     assert lacking <= {"trunk.proj", "trunk.ln_post.weight", "trunk.ln_post.bias"}
 
@@ -119,8 +117,8 @@ def test_the_papers_adapters_on_out_proj_are_dead_and_ours_are_not(base: Path) -
         network.loss(network(samples.frames), samples).backward()  # type: ignore[no-untyped-call]
         without = {
             name
-            for name, each in network.named_parameters()
-            if each.requires_grad and (each.grad is None or not each.grad.any())
+            for name, p in network.named_parameters()
+            if p.requires_grad and (p.grad is None or not p.grad.any())
         }
         assert (not without) is alive
         assert all("out_proj" in name for name in without)
@@ -139,7 +137,7 @@ def test_the_references_attention_says_the_same() -> None:
 def test_fair_systems_start_from_their_base_and_freeze_it(base: Path) -> None:
     for name in ("fetalclip_seg", "joint", "quality"):
         built = SYSTEMS[name].build(Plan(32, STRICT, WeightSource(base=base)))
-        trained = {key for key, each in built.network.named_parameters() if each.requires_grad}
+        trained = {key for key, p in built.network.named_parameters() if p.requires_grad}
         assert all("lora_" in key for key in trained if "trunk." in key)
         assert any("qkv.lora_" in key for key in trained)
         assert built.origin == "random numbers"
@@ -175,7 +173,7 @@ def test_a_ninth_baseline_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     state = timm.create_model("test_efficientnet", num_classes=1000).state_dict()
     state = {
-        name: torch.randn_like(each) if each.ndim == 4 else each for name, each in state.items()
+        name: torch.randn_like(value) if value.ndim == 4 else value for name, value in state.items()
     }
     path = tmp_path / f"test_efficientnet.r160_in1k{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state}, path)

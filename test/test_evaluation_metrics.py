@@ -41,10 +41,12 @@ def itk(mask: np.ndarray) -> sitk.Image:
     return sitk.GetImageFromArray(mask.astype(np.uint8))
 
 
-def itk_overlap(expected: np.ndarray, found: np.ndarray) -> sitk.LabelOverlapMeasuresImageFilter:
+def itk_overlap(
+    expected: np.ndarray, predicted: np.ndarray
+) -> sitk.LabelOverlapMeasuresImageFilter:
     measures = sitk.LabelOverlapMeasuresImageFilter()
     measures.SetNumberOfThreads(1)
-    measures.Execute(itk(expected), itk(found))
+    measures.Execute(itk(expected), itk(predicted))
     return measures
 
 
@@ -75,22 +77,22 @@ def literal_metrics(
     """The official numbers by the challenge's description, whole frames and no shortcuts."""
     valid = 0 <= frame < len(truth)
     chosen = (mask > 0) if valid else np.zeros(mask.shape, bool)
-    expected, found = (truth[frame] > 0) & fan, chosen & fan
-    measures = itk_overlap(expected, found)
+    expected, predicted = (truth[frame] > 0) & fan, chosen & fan
+    measures = itk_overlap(expected, predicted)
     values = {key: getattr(measures, f"Get{key}")() for key in metrics.OVERLAP_KEYS}
     dice = values["DiceCoefficient"]
     values |= {"DiceCoefficientNearestFrame": dice, "DiceCoefficientSoft": dice}
     values |= {"NearestAnnotatedFrame": frame, "HausdorffDistance": 744 * 15}
-    neighbour = literal_neighbour(truth, frame) if found.any() and not expected.any() else None
-    if found.any() and expected.any():
-        values["HausdorffDistance"] = itk_hausdorff(expected, found)
+    neighbour = literal_neighbour(truth, frame) if predicted.any() and not expected.any() else None
+    if predicted.any() and expected.any():
+        values["HausdorffDistance"] = itk_hausdorff(expected, predicted)
     if neighbour is not None:
         other = truth[neighbour] > 0
-        near_dice = itk_overlap(other, found).GetDiceCoefficient()
+        near_dice = itk_overlap(other, predicted).GetDiceCoefficient()
         values["NearestAnnotatedFrame"] = neighbour
         values["DiceCoefficientNearestFrame"] = near_dice
         values["DiceCoefficientSoft"] = near_dice * (1 - abs(neighbour - frame) / 15)
-        values["HausdorffDistance"] = itk_hausdorff(other, found) * (neighbour - frame)
+        values["HausdorffDistance"] = itk_hausdorff(other, predicted) * (neighbour - frame)
     optimal, suboptimal = (valid and bool((truth[frame] == label).any()) for label in (1, 2))
     partly = 0.6 if (truth == 1).any() else 1.0
     values["wfss"] = 1.0 if optimal else partly if suboptimal else 0.0
@@ -107,20 +109,20 @@ def assert_literal(
     truth: np.ndarray, mask: np.ndarray, frame: int, *, small: bool = True
 ) -> metrics.CaseMetrics:
     fan, spacing_mm = (SMALL_FAN, 0.5) if small else (FAN, SPACING_MM)
-    found = metrics.case_metrics(
+    measured = metrics.case_metrics(
         Labels.from_volume(truth), REFERENCES_MM, mask, frame, fan_mask=fan, spacing_mm=spacing_mm
     )
     expected = literal_metrics(truth, REFERENCES_MM, mask, frame, fan, spacing_mm)
-    assert found.nearest_frame == expected.pop("NearestAnnotatedFrame")
-    assert found.values.keys() == expected.keys() == set(metrics.AVERAGED_KEYS)
+    assert measured.nearest_frame == expected.pop("NearestAnnotatedFrame")
+    assert measured.values.keys() == expected.keys() == set(metrics.AVERAGED_KEYS)
     for key, value in expected.items():
         if math.isfinite(value) and abs(value) < 1e300:
-            assert found.values[key] == pytest.approx(value, abs=1e-12), key
-            assert key not in found.undefined
+            assert measured.values[key] == pytest.approx(value, abs=1e-12), key
+            assert key not in measured.undefined
         else:
-            assert key in found.undefined
-            assert found.values[key] == 0.0
-    return found
+            assert key in measured.undefined
+            assert measured.values[key] == 0.0
+    return measured
 
 
 RUN = dict.fromkeys(range(50, 56), 2) | {52: 1, 53: 1}
@@ -141,29 +143,29 @@ def test_between_two_runs_the_one_before_wins(frame: int) -> None:
 
 
 def test_one_frame_before_a_run_still_goes_to_the_run_14_frames_back() -> None:
-    found = measure(stack({50: 1, 65: 1}), blob(), 64)
-    assert found.nearest_frame == 50
-    assert found.values["DiceCoefficientSoft"] == pytest.approx(
-        found.values["DiceCoefficientNearestFrame"] * (1 - 14 / 15)
+    measured = measure(stack({50: 1, 65: 1}), blob(), 64)
+    assert measured.nearest_frame == 50
+    assert measured.values["DiceCoefficientSoft"] == pytest.approx(
+        measured.values["DiceCoefficientNearestFrame"] * (1 - 14 / 15)
     )
-    assert found.values["HausdorffDistance"] < 0
-    assert found.values["DiceCoefficient"] == 0.0
+    assert measured.values["HausdorffDistance"] < 0
+    assert measured.values["DiceCoefficient"] == 0.0
 
 
 def test_15_frames_away_counts_for_the_distance_but_not_for_dice() -> None:
-    found = measure(stack({40: 1}), blob(), 55)
-    assert found.nearest_frame == 40
-    assert found.values["DiceCoefficientNearestFrame"] > 0.8
-    assert found.values["DiceCoefficientSoft"] == 0.0
-    assert -15 * 20 < found.values["HausdorffDistance"] < 0
+    measured = measure(stack({40: 1}), blob(), 55)
+    assert measured.nearest_frame == 40
+    assert measured.values["DiceCoefficientNearestFrame"] > 0.8
+    assert measured.values["DiceCoefficientSoft"] == 0.0
+    assert -15 * 20 < measured.values["HausdorffDistance"] < 0
 
 
 def test_16_frames_away_and_the_next_sweep_are_no_neighbours() -> None:
     for truth, frame in ((stack({40: 1}), 56), (stack({40: 1}), 39), (stack({79: 1}), 80)):
-        found = measure(truth, blob(), frame)
-        assert found.nearest_frame == frame
-        assert found.values["HausdorffDistance"] == 744 * 15
-        assert found.values["DiceCoefficientSoft"] == 0.0
+        measured = measure(truth, blob(), frame)
+        assert measured.nearest_frame == frame
+        assert measured.values["HausdorffDistance"] == 744 * 15
+        assert measured.values["DiceCoefficientSoft"] == 0.0
 
 
 def test_a_sweep_without_reference_costs_the_whole_nae() -> None:
@@ -197,21 +199,21 @@ def test_both_masks_empty_is_reported_as_0_and_named() -> None:
         (stack(RUN), blob(), 240),
         (stack(RUN), blob(), -300),
     ):
-        found = measure(truth, mask, frame)
-        assert set(found.undefined) >= {"DiceCoefficient", "DiceCoefficientSoft", "MeanOverlap"}
-        assert all(math.isfinite(value) for value in found.values.values())
-        assert found.values["DiceCoefficientSoft"] == 0.0
-        assert found.values["wfss"] == 0.0
-        assert found.values["nae_circumference"] == 1.0
-        assert found.values["HausdorffDistance"] == 744 * 15
+        measured = measure(truth, mask, frame)
+        assert set(measured.undefined) >= {"DiceCoefficient", "DiceCoefficientSoft", "MeanOverlap"}
+        assert all(math.isfinite(value) for value in measured.values.values())
+        assert measured.values["DiceCoefficientSoft"] == 0.0
+        assert measured.values["wfss"] == 0.0
+        assert measured.values["nae_circumference"] == 1.0
+        assert measured.values["HausdorffDistance"] == 744 * 15
 
 
 def test_no_frame_is_compared_with_the_stacks_last_one() -> None:
     """The official tool indexes the truth with -1."""
-    found = assert_literal(stack({239: 1}), blob(), -1)
-    assert found.undefined == ("FalseNegativeError",)
-    assert found.values["DiceCoefficient"] == 0.0
-    assert found.nearest_frame == -1
+    measured = assert_literal(stack({239: 1}), blob(), -1)
+    assert measured.undefined == ("FalseNegativeError",)
+    assert measured.values["DiceCoefficient"] == 0.0
+    assert measured.nearest_frame == -1
 
 
 def test_an_empty_prediction_leaves_only_the_false_negatives_undefined() -> None:
@@ -235,18 +237,18 @@ def test_truth_outside_the_fan_gives_way_to_a_neighbour_that_is_not_cut() -> Non
     corner = np.zeros(SMALL, bool)
     corner[:8, :12] = True
     truth = stack({50: 1}, mask=corner) | stack({52: 1}, mask=blob(x=95, a=30, b=25))
-    found = assert_literal(truth, blob(x=90), 50)
-    assert found.nearest_frame == 52
+    measured = assert_literal(truth, blob(x=90), 50)
+    assert measured.nearest_frame == 52
     assert (truth[52].astype(bool) & ~SMALL_FAN).any()
-    assert found.values["wfss"] == 1.0
+    assert measured.values["wfss"] == 1.0
 
 
 def test_a_prediction_outside_the_fan_counts_as_empty() -> None:
     corner = np.zeros(SMALL, np.uint8)
     corner[:8, :12] = 1
-    found = assert_literal(stack(RUN), corner, 52)
-    assert found.values["HausdorffDistance"] == 744 * 15
-    assert found.ac_mm is None
+    measured = assert_literal(stack(RUN), corner, 52)
+    assert measured.values["HausdorffDistance"] == 744 * 15
+    assert measured.ac_mm is None
 
 
 def full_masks() -> dict[str, np.ndarray]:
@@ -302,10 +304,10 @@ def test_normalised_error_is_relative_to_the_larger_one() -> None:
 def test_the_reading_is_the_one_used_at_inference() -> None:
     mask = full_masks()["cut on one side"]
     truth = np.zeros((12, *FRAME_SHAPE), np.uint8)
-    found = metrics.case_metrics(
+    measured = metrics.case_metrics(
         Labels.from_volume(truth), REFERENCES_MM, mask, 0, fan_mask=FAN, spacing_mm=SPACING_MM
     )
-    assert found.ac_mm == circumference_mm(mask, FAN, SPACING_MM)
+    assert measured.ac_mm == circumference_mm(mask, FAN, SPACING_MM)
 
 
 def test_means_deviations_and_score_of_two_cases() -> None:

@@ -36,9 +36,9 @@ def test_highest_probability_looks_at_how_sure_the_mask_is() -> None:
 
 
 def test_peak_probability_looks_at_the_surest_pixel_alone() -> None:
-    found = prediction()
-    found.mask_logits[0, 0, 0] = 7
-    scores = peak_probability(found, TISSUE, CONFIG)
+    peaked = prediction()
+    peaked.mask_logits[0, 0, 0] = 7
+    scores = peak_probability(peaked, TISSUE, CONFIG)
     assert scores.argmax() == 0
     assert np.isclose(scores[1], 1 / (1 + np.exp(-6)), atol=1e-3)
     assert not scores[2:].any()
