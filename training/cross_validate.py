@@ -36,6 +36,7 @@ REPORT = "cross-validation.json"
 # What is found in every report of ours, and in no other file of that name.
 REPORT_MARK = '"fitted_by_fold"'
 OUT_OF_FOLD = "out-of-fold"
+JUDGED_MARK = '"configs"'
 
 # The grid: around the defaults, with a value that turns the part off where there is one.
 SMOOTHING_FRAMES = (0.0, 1.0, 2.0, 3.0, 5.0)
@@ -182,6 +183,7 @@ def _judge_fold(
     with logging_redirect_tqdm():
         for case in tqdm(held_out, folder.name, unit="case", disable=not sys.stderr.isatty()):
             path = folder / OUT_OF_FOLD / f"{case.facts.uuid}.json"
+            files.refuse_foreign_file(path, JUDGED_MARK, "a judged case")
             by_config = _read_judged(path, folder / WEIGHTS, configs)
             if by_config is None:
                 if network is None:

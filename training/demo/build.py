@@ -29,7 +29,7 @@ from acouslic.selection import SelectionConfig
 from dataset.cache import Cache, CachedCase, begin_cache, finish_cache, open_cache
 from dataset.prepare import add_cases
 from phantom.dataset import write_dataset
-from training.base import PROVENANCE, TORCH_TYPES, load_base, save_base
+from training.base import BASE, PROVENANCE, TORCH_TYPES, load_base, save_base
 from training.cards import demo_card
 from training.cross_validate import choose_config, grid, judge_on_grid
 from training.demo.anatomy import case_numbers
@@ -156,8 +156,11 @@ def build_demo(
     """
     files.refuse_stranger(output, BUNDLE, overwrite=overwrite)
     base = work / "base"
+    has_base = (base / PROVENANCE).is_file()
+    if not has_base:
+        files.refuse_stranger(base, BASE, overwrite=False)
     first = _cache(work / "foundation-cache", options.foundation_data, options)
-    if not (base / PROVENANCE).is_file():
+    if not has_base:
         _train_foundation(work / "foundation", base, first, options, machine)
     second = _cache(work / "adaptation-cache", options.adaptation_data, options)
     networks = [
@@ -200,10 +203,10 @@ def phantom_cache(folder: Path, phantoms: Phantoms, *, size: int, workers: int) 
     Raises:
         OutputError: the folder has files of these names that are not ours.
     """
-    if _holds(folder, phantoms):
-        return open_cache(folder)
     begin_cache(folder)
     files.refuse_foreign_file(folder / SIMULATED, '"validation"', "a record of phantoms")
+    if _holds(folder, phantoms):
+        return open_cache(folder)
     folder.mkdir(parents=True, exist_ok=True)
     total = phantoms.training + phantoms.validation
     uuids: list[str] = []
