@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 after an error, 130 after Ctrl-C; a wrong usage ends with 2.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     has_bar = options.input.is_dir() and sys.stderr.isatty()
     level = logging.WARNING if has_bar else logging.INFO
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=level)
@@ -94,7 +94,7 @@ def _load_bundle(options: argparse.Namespace) -> "Bundle":
     return load(model, options.device)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="acouslic", description=__doc__)
     parser.add_argument(
         "input",
