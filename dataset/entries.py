@@ -1,8 +1,6 @@
-"""A data set in the challenge's training layout: where its files lie, and everything that can be
-wrong with them.
+"""A data set in the challenge's training layout: its files, and all that can be wrong with them.
 
-Problems are collected, not raised one by one: whoever has 300 cases wants the whole list. AC is in
-mm, per sweep.
+Problems are collected, not raised one by one: whoever has 300 cases wants the whole list.
 """
 
 import csv
@@ -26,27 +24,34 @@ from acouslic.errors import InputError
 
 
 class DatasetError(InputError):
-    """The data set is not fit for training; the message counts the problems that were listed."""
+    """The data set cannot be trained on; the message counts the problems that were listed."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One case of a data set: its two files and its row of the AC table (NaN where a sweep has
-    none).
-    """
+    """One case of a data set: its files and its row of the AC table."""
 
     uuid: str
+    """The case's name."""
     subject: str
+    """Whose case it is."""
     image: Path
+    """The stack's file."""
     mask: Path
+    """The labels' file."""
     ac_mm: tuple[float, ...]
+    """One value a sweep, NaN where a sweep has none."""
 
 
 def read_entries(root: Path) -> tuple[list[Entry], list[str]]:
-    """The cases of the data set, in the table's order, and what is wrong with files, headers and
-    the table.
+    """Read the table and all headers of a data set, but no pixels.
 
-    Reads no pixels. A case with problems is still returned, unless one of its files is missing.
+    Args:
+        root: the data set's folder.
+
+    Returns:
+        The cases, in the table's order, and a line for each problem of files, headers and table. A
+        case with problems is among the cases, unless one of its files is missing.
     """
     if not (root / AC_TABLE).is_file():
         return [], [f"{AC_TABLE} is missing below {root}"]
@@ -69,6 +74,10 @@ def read_entries(root: Path) -> tuple[list[Entry], list[str]]:
 
 def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
     """The rows of a csv file, by column.
+
+    Args:
+        path: the file.
+        columns: those that it must have.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or has no row.

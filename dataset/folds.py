@@ -8,10 +8,19 @@ from dataset.cache import Cache
 
 
 def split(cache: Cache, *, fold: int, folds: int, seed: int) -> tuple[Cache, Cache]:
-    """The cases to train on and those to validate on, for one fold of `folds`.
+    """Split a cache for one fold; the split depends on the cases' names, not on their order.
 
-    The split depends on the cases' names, not on their order. Raises InputError where there are
-    fewer subjects than folds.
+    Args:
+        cache: all cases.
+        fold: which one is held out, from 0.
+        folds: number of all folds.
+        seed: of the split; the same for all folds.
+
+    Returns:
+        The cases to train on, and those that are held out.
+
+    Raises:
+        InputError: there is no such fold, or there are fewer subjects than folds.
     """
     held_out = assign_folds(cache, folds=folds, seed=seed)
     if fold not in range(folds):
@@ -26,7 +35,16 @@ def split(cache: Cache, *, fold: int, folds: int, seed: int) -> tuple[Cache, Cac
 
 
 def assign_folds(cache: Cache, *, folds: int, seed: int) -> dict[str, int]:
-    """The fold in which each case is held out, by uuid."""
+    """The fold that holds out each case, by uuid.
+
+    Args:
+        cache: all cases.
+        folds: number of folds.
+        seed: of the split.
+
+    Raises:
+        InputError: there are fewer subjects than folds, or there is only one fold.
+    """
     cases = sorted(cache.cases, key=lambda case: case.facts.uuid)
     subjects = [case.facts.subject for case in cases]
     if not 2 <= folds <= len(set(subjects)):
@@ -37,5 +55,5 @@ def assign_folds(cache: Cache, *, folds: int, seed: int) -> dict[str, int]:
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     strata = np.array([case.has_optimal for case in cases])
-    parts = splitter.split(np.zeros(len(cases)), strata, subjects)
-    return {cases[k].facts.uuid: fold for fold, (_, held) in enumerate(parts) for k in held}
+    splits = splitter.split(np.zeros(len(cases)), strata, subjects)
+    return {cases[k].facts.uuid: fold for fold, (_, held) in enumerate(splits) for k in held}

@@ -1,7 +1,7 @@
-"""Label volumes, kept as their few frames that are not empty, and read a frame at a time.
+"""Label volumes: only their few frames that are not empty are kept.
 
-A stack's labels are 351 MB of which a few frames are not zero: never laid out whole, they cost a
-tenth of the time and of the memory.
+A stack's labels are 351 MB, in which a few frames are not zero. Read a frame at a time and never
+held whole, they cost a tenth of the time and of the memory.
 """
 
 from collections.abc import Mapping
@@ -19,16 +19,20 @@ from acouslic.metaimage import read_frames, read_header
 
 @dataclass(frozen=True)
 class Labels:
-    """A volume of `n_frames` frames (H, W); `frames` has those that are not empty, by index."""
+    """The labels of a stack."""
 
     n_frames: int
+    """Frames of the stack."""
     frame_shape: tuple[int, int]
+    """Rows and columns of each."""
     frames: Mapping[int, np.ndarray]
+    """(H, W) labels of the frames that are not empty, by index."""
     spacing_mm: tuple[float, ...] = ()
+    """Spacing in the order x, y, frames; empty where it is not known."""
 
     @classmethod
     def from_volume(cls, volume: np.ndarray, spacing_mm: tuple[float, ...] = ()) -> "Labels":
-        """From a whole (T, H, W) array."""
+        """Make them of a whole (T, H, W) array."""
         filled = np.flatnonzero(volume.any(axis=(1, 2))).tolist()
         return cls(
             len(volume), volume.shape[1:], {frame: volume[frame] for frame in filled}, spacing_mm
@@ -41,7 +45,7 @@ class Labels:
 
     @cached_property
     def filled(self) -> np.ndarray:
-        """Which frames are not empty, (T,) bool."""
+        """(T,) bool: the frames that are not empty."""
         filled = np.zeros(self.n_frames, bool)
         filled[list(self.frames)] = True
         return filled
@@ -66,7 +70,7 @@ class Labels:
         return quality
 
     def problems(self) -> list[str]:
-        """What the challenge's annotation cannot be: strange labels, or two in one frame."""
+        """What no annotation of the challenge has, a line each: other labels, or two in a frame."""
         values = {frame: set(np.unique(labels).tolist()) for frame, labels in self.frames.items()}
         strange = [frame for frame, present in values.items() if not present <= {0, *LABELS}]
         mixed = [frame for frame, present in values.items() if present >= set(LABELS)]
@@ -88,6 +92,9 @@ def read_labels(path: Path) -> Labels:
     """Read a label volume from an image file.
 
     Compressed .mha of uint8 is inflated frame by frame; all else is left to SimpleITK.
+
+    Args:
+        path: the file.
 
     Raises:
         InputError: the file cannot be read, ends early, or is no volume of six equal sweeps.

@@ -1,4 +1,4 @@
-"""Finding and reading the truth of every case, in the evaluator's or the training set's layout.
+"""The truth of every case, in the evaluator's or the training set's layout.
 
 Evaluator:    <uuid>/fetal_abdomen_stacked_masks/<uuid>.mha and
               <uuid>/fetal_abdominal_circumference.json
@@ -30,19 +30,27 @@ from dataset.entries import parse_ac, read_rows
 
 @dataclass(frozen=True)
 class TruthCase:
-    """Where a case's truth lies; `references_mm` are the AC of sweeps 1 to 6, None without one."""
+    """The truth of one case."""
 
     case: str
+    """The case's name."""
     subject_id: str
+    """Whose case it is; the case's own name where that is not known."""
     mask_path: Path
+    """The labels' file."""
     references_mm: tuple[float | None, ...]
+    """The AC of sweeps 1 to 6, None where a sweep has none."""
     image_path: Path | None
+    """The stack's file, if it is there."""
 
 
 def find_truth(folder: Path) -> dict[str, TruthCase]:
     """All cases with truth below a folder, by name, in either layout.
 
-    In the evaluator's layout nothing says who is who: every case counts as a subject of its own.
+    In the evaluator's layout nothing tells whose a case is: each counts as a subject of its own.
+
+    Args:
+        folder: the evaluator's ground truth, or a data set in the training set's layout.
 
     Raises:
         InputError: no truth, a case without its circumferences, or data of version 1.0.

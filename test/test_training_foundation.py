@@ -14,8 +14,9 @@ from dataset.cache import Cache, finish_cache, open_cache
 from training.augment import NONE, NUMBERS, augment, sampling_grid
 from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, case_numbers, draw
 from training.demo.foundation import AnatomyFrames, AnatomyNet, FoundationTraining, MuonAndAdamW
-from training.options import Augmentation, Recipe
-from training.runs import Machine, read_history, run
+from training.history import read_history
+from training.options import Augmentation, Machine, Recipe
+from training.runs import run
 
 SEED, CASES, SIZE = 41, 2, 32
 TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim=32)
@@ -141,5 +142,6 @@ def test_the_optimiser_goes_on_from_its_saved_state_as_if_never_stopped():
     moved = [name for name in weights if not torch.equal(weights[name], resumed.state_dict()[name])]
     assert {"trunk.conv1.weight", "trunk.transformer.resblocks.3.mlp.c_fc.weight"} <= set(moved)
     assert (
-        len(second.param_groups) == 2 and second.param_groups[0] is second.parts[0].param_groups[0]
+        len(second.param_groups) == 2
+        and second.param_groups[0] is second.optimisers[0].param_groups[0]
     )

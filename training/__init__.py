@@ -1,3 +1,4 @@
-"""Where weights come from: data cache, augmentation, losses, loops, folds, import and packing;
-nothing here ships.
+"""Where weights come from: import, augmentation, losses, training, folds, packing, the demo.
+
+Nothing here ships.
 """

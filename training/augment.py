@@ -1,9 +1,8 @@
-"""Online augmentation that respects how the probe sees: about the fan's apex, along its rays,
-never outside of it.
+"""Augmentation as the probe sees: about the fan's apex, along its rays, never outside of it.
 
-Everything is a function of uniform numbers given by the caller, so that a sample looks the same
-whatever the number of processes. Frames are (B, S, S) grey levels on the network's grid, masks (B,
-S, S) coverage; geometry is (x, y) in pixels.
+Everything is a function of uniform numbers that the caller gives, so that a sample looks the same
+whatever the number of processes. Frames are (B, S, S) grey levels on the network's grid, masks
+(B, S, S) coverage; geometry is (x, y) in pixels.
 """
 
 import math
@@ -17,7 +16,10 @@ from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, Fan
 from acouslic.preprocess import padding, to_grid
 from training.options import Augmentation
 
+# A frame is varied by so many: gain, gamma, depth, angle, scale, flip.
 NUMBERS = 6
+# Grey levels are 0 to 1. Far below a step of 1/255, it keeps powers away from 0.
+_LEAST_GREY = 1e-6
 
 
 NONE = Augmentation(1.0, 1.0, 0.0, 0.0, 1.0, flip=False)
@@ -25,20 +27,23 @@ NONE = Augmentation(1.0, 1.0, 0.0, 0.0, 1.0, flip=False)
 
 @dataclass(frozen=True)
 class GridFan:
-    """The fan on a grid of side S: apex and radii in grid pixels, `mask` (S, S) float coverage in
-    0..1.
-    """
+    """The fan on a grid of side S; lengths are in the grid's pixels."""
 
     apex_x_px: float
+    """Column of the apex."""
     apex_y_px: float
+    """Row of the apex; negative, as it lies above the frame."""
     near_px: float
+    """Radius at which the image begins."""
     far_px: float
+    """Radius at which the image ends."""
     mask: torch.Tensor
+    """(S, S) float32, the fan's coverage of each pixel in 0..1."""
 
 
 @lru_cache(maxsize=8)
 def grid_fan(size: int, fan: Fan = CHALLENGE_FAN) -> GridFan:
-    """Where the challenge's fan lies on a grid of this size."""
+    """The place of a fan, the challenge's, on a grid of side `size`."""
     left, _, top, _ = padding(FRAME_SHAPE)
     ratio = size / max(FRAME_SHAPE)
     mask = to_grid(fan.mask()[None].astype("uint8") * 255, size)[0].float() / 255
@@ -54,10 +59,16 @@ def grid_fan(size: int, fan: Fan = CHALLENGE_FAN) -> GridFan:
 def augment(
     frames: torch.Tensor, masks: torch.Tensor, uniform: torch.Tensor, config: Augmentation
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vary a batch.
+    """Vary a batch; a mask goes wherever its frame goes.
 
-    `frames` and `masks` are (B, S, S) uint8, `uniform` (B, NUMBERS) in [0, 1). Returns frames as
-    float32 in 0..255 and masks as float32 in 0..1; a mask goes wherever its frame goes.
+    Args:
+        frames: (B, S, S) uint8.
+        masks: (B, S, S) uint8 coverage.
+        uniform: (B, NUMBERS) in [0, 1).
+        config: how far each change goes.
+
+    Returns:
+        Frames as float32 in 0..255 and masks as float32 in 0..1, both (B, S, S).
     """
     where = sampling_grid(uniform, frames.shape[-1], config)
     inside = grid_fan(frames.shape[-1]).mask.to(frames.device)
@@ -67,10 +78,23 @@ def augment(
 def augment_frames(
     frames: torch.Tensor, where: torch.Tensor, uniform: torch.Tensor, config: Augmentation
 ) -> torch.Tensor:
-    """The frames alone, moved as `where` (their `sampling_grid`) says."""
+    """Vary frames alone.
+
+    Args:
+        frames: (B, S, S) uint8.
+        where: their `sampling_grid`, (B, S, S, 2).
+        uniform: (B, NUMBERS) in [0, 1).
+        config: how far each change goes.
+
+    Returns:
+        (B, S, S) float32 in 0..255.
+    """
     fan = grid_fan(frames.shape[-1])
     gain, gamma, depth, *_ = uniform.unbind(dim=1)
-    x = _moved(frames, where).clamp_min(1e-6) ** _ratio(gamma, config.gamma_ratio)[:, None, None]
+    x = (
+        _moved(frames, where).clamp_min(_LEAST_GREY)
+        ** _ratio(gamma, config.gamma_ratio)[:, None, None]
+    )
     slope = config.depth * (2 * depth - 1)[:, None, None]
     x = x * _ratio(gain, config.gain_ratio)[:, None, None]
     x = x * torch.exp(slope * (_depth(fan, frames.shape[-1]).to(x.device) - 0.5))
@@ -83,8 +107,15 @@ def _moved(images: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
 
 
 def sampling_grid(uniform: torch.Tensor, size: int, config: Augmentation) -> torch.Tensor:
-    """Where `augment` takes each pixel of its output from, (B, size, size, 2) in grid_sample's
-    -1..1; `uniform` is (B, NUMBERS).
+    """The places that `augment` takes each pixel of its output from.
+
+    Args:
+        uniform: (B, NUMBERS) in [0, 1).
+        size: side of the grid.
+        config: how far each change goes.
+
+    Returns:
+        (B, size, size, 2), (x, y) as grid_sample counts: -1 to 1 from edge to edge.
     """
     *_, angle, scale, flip = uniform.unbind(dim=1)
     return _looking_back(
@@ -111,10 +142,10 @@ def _depth(fan: GridFan, size: int) -> torch.Tensor:
 def _looking_back(
     fan: GridFan, size: int, *, angle_rad: torch.Tensor, scale: torch.Tensor, mirror: torch.Tensor
 ) -> torch.Tensor:
-    """For each output pixel the place to sample, (B, S, S, 2) in grid_sample's -1..1.
+    """The place to sample for each pixel of the output, (B, S, S, 2) in grid_sample's -1..1.
 
-    The output is the input turned by `angle_rad`, scaled and mirrored about the apex; so each
-    pixel looks back.
+    The output is the input turned by `angle_rad`, scaled and mirrored about the apex, each (B,). So
+    the place of a pixel is found by the inverse of that.
     """
     device = angle_rad.device
     y, x = torch.meshgrid(

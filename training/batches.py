@@ -1,5 +1,4 @@
-"""What the loops are fed: balanced batches of cached frames for training, whole cases for
-validation.
+"""What training is fed: balanced batches of cached frames, and whole cases for validation.
 
 Which frames a batch holds, and the random numbers that vary them, depend on the seed and the
 batch's number alone: not on the processes, the loader's workers or on where an interrupted run
@@ -21,45 +20,51 @@ from training.augment import NUMBERS
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How training batches are drawn.
-
-    shares: of each quality in a batch, in the order of Quality. A class that the data lack leaves
-    its share to the first. empty_sweeps: share of the frames without annotation that comes from
-    sweeps without any.
-    """
+    """How training batches are drawn."""
 
     batch_size: int
+    """Frames a process and a pass."""
     seed: int
+    """Seed of the draws."""
     shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    """Of each quality in a batch; a class that the data lack leaves its share to the first."""
     empty_sweeps: float = 0.5
+    """Share of the frames without annotation that comes from sweeps without any."""
 
 
 class Draw(NamedTuple):
-    """One frame of one case, and the uniform numbers (NUMBERS,) that vary it."""
+    """One frame that was drawn."""
 
     case: int
+    """Index of its case in the cache."""
     row: int
+    """Its row in the case's arrays."""
     uniform: np.ndarray
+    """(NUMBERS,) float32 in [0, 1), the numbers that vary it."""
 
 
 class Batch(NamedTuple):
-    """`frames`, `masks` (B, S, S) uint8, `quality` (B,) int64, `uniform` (B, NUMBERS) float32."""
+    """One pass's frames, as they are in the cache."""
 
     frames: torch.Tensor
+    """(B, S, S) uint8."""
     masks: torch.Tensor
+    """(B, S, S) uint8, coverage."""
     quality: torch.Tensor
+    """(B,) int64, values of Quality."""
     uniform: torch.Tensor
+    """(B, NUMBERS) float32 in [0, 1), the numbers that vary the frames."""
 
 
 class FramePools:
-    """The frames of a cache in four pools: unannotated ones in empty sweeps and in others,
-    suboptimal, optimal.
+    """The frames of a cache in four pools, each (n, 2): case and row.
 
-    Each pool is (n, 2): case and row.
+    They are: unannotated frames of sweeps without annotation, of other sweeps; suboptimal; optimal.
     """
 
     def __init__(self, cache: Cache) -> None:
-        parts: list[list[np.ndarray]] = [[], [], [], []]
+        """Sort the frames of a cache."""
+        pools: list[list[np.ndarray]] = [[], [], [], []]
         for number, case in enumerate(cache.cases):
             annotated_sweeps = np.unique(case.sweep[case.quality > 0])
             in_annotated = np.isin(case.sweep, annotated_sweeps)
@@ -69,15 +74,13 @@ class FramePools:
                 case.quality == Quality.SUBOPTIMAL,
                 case.quality == Quality.OPTIMAL,
             )
-            for part, flags in zip(parts, chosen, strict=True):
+            for pool, flags in zip(pools, chosen, strict=True):
                 rows = np.flatnonzero(flags)
-                part.append(np.stack([np.full(len(rows), number), rows], axis=1))
-        self.pools = [np.concatenate(part).astype(np.int64) for part in parts]
+                pool.append(np.stack([np.full(len(rows), number), rows], axis=1))
+        self.pools = [np.concatenate(pool).astype(np.int64) for pool in pools]
 
     def weights(self, plan: BatchPlan) -> np.ndarray:
-        """The probability of each pool, (4,); an empty pool's goes to the unannotated frames that
-        there are.
-        """
+        """The probability of each pool, (4,); an empty one's goes to the first that has frames."""
         none, suboptimal, optimal = plan.shares
         wanted = np.array(
             [none * plan.empty_sweeps, none * (1 - plan.empty_sweeps), suboptimal, optimal]
@@ -90,27 +93,37 @@ class FramePools:
 
 
 class BalancedBatches(Sampler[list[Draw]]):
-    """Batches `first` to `first + count` of an endless, fixed sequence; each rank gets its share
-    of every batch.
-    """
+    """A part of an endless, fixed sequence of batches; each process gets its share of every one."""
 
     def __init__(
         self, pools: FramePools, plan: BatchPlan, *, first: int, count: int, rank: int, ranks: int
     ) -> None:
+        """Choose a part of the sequence.
+
+        Args:
+            pools: the frames to draw from.
+            plan: how they are drawn.
+            first: number of the first batch, from 0.
+            count: number of batches.
+            rank: number of this process.
+            ranks: number of all processes.
+        """
         self.pools, self.plan = pools, plan
         self.first, self.count = first, count
         self.rank, self.ranks = rank, ranks
         self.weights = pools.weights(plan)
 
     def __len__(self) -> int:
+        """The number of batches."""
         return self.count
 
     def __iter__(self) -> Iterator[list[Draw]]:
+        """This process's share of each batch."""
         for number in range(self.first, self.first + self.count):
             yield self.draw(number)[self.rank :: self.ranks]
 
     def draw(self, number: int) -> list[Draw]:
-        """Batch `number`, over all ranks."""
+        """All of a batch, for all processes together."""
         generator = np.random.default_rng([self.plan.seed, number])
         size = self.plan.batch_size * self.ranks
         chosen = generator.choice(len(self.weights), size, p=self.weights)
@@ -128,14 +141,17 @@ class TrainingFrames(Dataset[Batch]):
     """Looks up whole batches of draws in the mapped arrays."""
 
     def __init__(self, cache: Cache) -> None:
+        """Map the arrays of a cache."""
         self.cache = cache
         self._frames = [case.frames for case in cache.cases]
         self._masks = [case.masks for case in cache.cases]
 
     def __getitem__(self, draw: Draw) -> Any:
+        """A batch of one."""
         return self.__getitems__([draw])
 
     def __getitems__(self, draws: list[Draw]) -> Any:
+        """A batch; PyTorch's loader asks for many at once where this is defined."""
         size = self.cache.size
         masks = np.zeros((len(draws), size, size), np.uint8)
         for k, draw in enumerate(draws):
@@ -164,7 +180,7 @@ def _as_is(batch: Any) -> Any:
 def training_loader(
     frames: TrainingFrames, batches: BalancedBatches, workers: int
 ) -> DataLoader[Batch]:
-    """Batches ready made; with `workers` they are read ahead."""
+    """A loader of whole batches, which `workers` processes read ahead; 0 reads them as needed."""
     return DataLoader(
         frames,
         batch_sampler=batches,
@@ -175,6 +191,6 @@ def training_loader(
 
 
 def case_loader(count: int, *, rank: int, ranks: int) -> DataLoader[int]:
-    """The numbers of this rank's share of `count` cases, one at a time."""
+    """A loader of this process's share of the numbers below `count`, one at a time."""
     mine: Dataset[int] = list(range(count))[rank::ranks]  # type: ignore[assignment]
     return DataLoader(mine, batch_size=None)

@@ -1,5 +1,4 @@
-"""Batch normalisation over all processes, so that N processes train like one with N times the
-batch.
+"""Batch normalisation over all processes: N of them train like one with N times the batch.
 
 PyTorch's own SyncBatchNorm refuses to run on a CPU; this one uses a differentiable all-reduce that
 every backend has.
@@ -15,19 +14,22 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d with statistics of the whole, distributed batch while training."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise each channel of (B, C, H, W)."""
         if not self.training or not torch.distributed.is_initialized():
             return super().forward(x)
-        counter = self.num_batches_tracked
+        counter, momentum = self.num_batches_tracked, self.momentum
         if self.running_mean is None or self.running_var is None or counter is None:
             raise TypeError("a shared batch norm keeps running statistics")
+        if momentum is None:
+            raise TypeError("a shared batch norm has a momentum")
         full = x.float()
         count = x.numel() / x.shape[1] * torch.distributed.get_world_size()
         mean = _over_all(full.sum(dim=(0, 2, 3))) / count
         centred = full - mean[:, None, None]
         variance = _over_all(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
+            # As in BatchNorm2d: the variance that is kept is the unbiased one.
             unbiased = variance * count / (count - 1)
-            momentum = self.momentum or 0.1
             counter.add_(1)
             self.running_mean.lerp_(mean.to(self.running_mean), momentum)
             self.running_var.lerp_(unbiased.to(self.running_var), momentum)

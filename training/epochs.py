@@ -100,13 +100,13 @@ class EpochReport(Callback):
     def _line(self, row: dict[str, str], epochs: int) -> str:
         """Such as "epoch 3 of 20: loss 1.872, held-out score 0.863, 12 min left"."""
         done = int(row[EPOCH]) + 1
-        parts = [f"loss {float(row[LOSS]):.3f}"]
+        figures = [f"loss {float(row[LOSS]):.3f}"]
         if row.get(SCORE):
-            parts.append(f"held-out score {float(row[SCORE]):.3f}")
+            figures.append(f"held-out score {float(row[SCORE]):.3f}")
         if done < epochs:
             epoch_s = (time.monotonic() - self.began_s) / (done - self.first_epoch)
-            parts.append(f"{duration((epochs - done) * epoch_s)} left")
-        return f"epoch {done} of {epochs}: {', '.join(parts)}"
+            figures.append(f"{duration((epochs - done) * epoch_s)} left")
+        return f"epoch {done} of {epochs}: {', '.join(figures)}"
 
 
 def _row(trainer: lightning.Trainer) -> dict[str, str]:

@@ -1,5 +1,4 @@
-"""The losses: every one is a mean over frames, so that processes and accumulated batches add up to
-one large batch.
+"""The losses. Each is a mean over frames: processes and accumulated passes make one large batch.
 
 Mask logits are (B, 1, G, G), masks (B, G, G) coverage in 0..1, quality logits (B, 3) in the order
 of Quality.
@@ -12,16 +11,21 @@ from torch.nn import functional
 
 from training.options import LossConfig
 
+# Pixels added above and below the fraction: two empty masks agree, and the gradient stays finite.
 DICE_SMOOTHING = 1.0
 
 
 class Losses(NamedTuple):
-    """The weighted sum and its three terms, each a scalar."""
+    """The loss and its terms, each a scalar."""
 
     total: torch.Tensor
+    """The weighted sum of the three."""
     dice: torch.Tensor
+    """1 - soft Dice of annotated frames."""
     bce: torch.Tensor
+    """Cross-entropy of the mask, a pixel."""
     quality: torch.Tensor
+    """Cross-entropy of the quality."""
 
 
 def joint_loss(
@@ -32,7 +36,16 @@ def joint_loss(
     class_weights: torch.Tensor,
     config: LossConfig,
 ) -> Losses:
-    """Segmentation and quality together; `masks` (B, S, S) are resized to the logits' grid."""
+    """Segmentation and quality together.
+
+    Args:
+        mask_logits: (B, 1, G, G).
+        quality_logits: (B, 3).
+        masks: (B, S, S); they are resized to the logits' grid.
+        quality: (B,), values of Quality.
+        class_weights: (3,), the weight of each quality.
+        config: the weights of the terms.
+    """
     target = functional.interpolate(
         masks[:, None], size=mask_logits.shape[-2:], mode="bilinear", align_corners=False
     )
@@ -49,6 +62,11 @@ def dice_loss(
     """1 - soft Dice of the annotated frames, 0 for the others, as a mean over all frames.
 
     On a frame without abdomen Dice has next to no gradient; there the cross-entropy does the work.
+
+    Args:
+        mask_logits: (B, 1, G, G).
+        masks: (B, 1, G, G) coverage in 0..1.
+        annotated: (B,) bool.
     """
     probability = mask_logits.sigmoid().flatten(1)
     target = masks.flatten(1)
@@ -64,13 +82,23 @@ def balanced_cross_entropy(
 
     PyTorch's own weighted mean divides by the weights in the batch, which makes halves of a batch
     unequal to the whole.
+
+    Args:
+        logits: (B, 3).
+        quality: (B,), values of Quality.
+        class_weights: (3,), the weight of each quality.
     """
-    each = functional.cross_entropy(logits, quality, reduction="none")
-    return (each * class_weights[quality]).mean()
+    by_frame = functional.cross_entropy(logits, quality, reduction="none")
+    return (by_frame * class_weights[quality]).mean()
 
 
 def class_weights(shares: tuple[float, float, float]) -> torch.Tensor:
-    """Weights that make each class count alike where a batch holds these shares of them; their
-    mean is 1.
+    """Weights that make each class count alike where a batch holds these shares of them.
+
+    Args:
+        shares: of none, suboptimal and optimal frames; their sum is 1.
+
+    Returns:
+        (3,); the mean weight of a batch's frames is 1.
     """
     return torch.tensor([1 / (len(shares) * share) for share in shares])

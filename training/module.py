@@ -1,10 +1,10 @@
-"""The training loop's content: what a step, a validation and a checkpoint are. Lightning does the
-rest.
+"""What a training step, a validation and a checkpoint are; Lightning does the rest.
 
 Checkpoints hold what is trained and its optimiser; a frozen base is never in them.
 """
 
 import math
+from dataclasses import asdict
 from typing import Any, cast
 
 import lightning
@@ -33,10 +33,15 @@ from training.losses import class_weights, joint_loss
 from training.options import Recipe
 from training.whole_stack import Figures, figures, judge, mean_figures, predict_case
 
+# Dropout's seed is made of the recipe's, the batch's number and the process's. No two batches of a
+# run share one: no run has so many batches, nor so many processes.
+SEED_STRIDE, MOST_PROCESSES = 1_000_003, 64
+
 
 class FrameTraining(lightning.LightningModule):
-    """Trains every parameter of `network` that requires a gradient on balanced batches of frames;
-    what is learnt from them, and how it is validated, a subclass says.
+    """Trains a network on balanced batches: all of its parameters that require a gradient.
+
+    A subclass says what is learnt from a batch, and how the network is validated.
     """
 
     def __init__(
@@ -48,6 +53,15 @@ class FrameTraining(lightning.LightningModule):
         *,
         workers: int = 0,
     ) -> None:
+        """Prepare to train.
+
+        Args:
+            network: what is trained, in place.
+            recipe: how.
+            training: the frames to train on.
+            validation: the cases to validate on.
+            workers: processes that read batches ahead.
+        """
         super().__init__()
         self.network, self.recipe = network, recipe
         self.training_frames, self.validation_cache = training, validation
@@ -63,14 +77,16 @@ class FrameTraining(lightning.LightningModule):
         return cast(VisionTransformer, self.network.trunk)
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
-        """The losses of a batch, augmented as its own numbers say; `total` is minimised."""
+        """The losses of a batch, which its own numbers vary, by name; `total` is minimised."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
+        """Make batch norms look at all processes' frames."""
         if self.trainer.world_size > 1:
             share_batch_norm(self.network)
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        """The batches of the epoch that is to begin; Lightning asks before each."""
         count = self.recipe.steps_per_epoch * self.recipe.accumulate
         batches = BalancedBatches(
             self.pools,
@@ -83,22 +99,27 @@ class FrameTraining(lightning.LightningModule):
         return training_loader(self.training_frames, batches, self.workers)
 
     def val_dataloader(self) -> DataLoader[int]:
+        """The numbers of the cases that this process validates on."""
         count, trainer = len(self.validation_cache.cases), self.trainer
         return case_loader(count, rank=trainer.global_rank, ranks=trainer.world_size)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Dropout must not depend on where a resumed run began.
+        """Seed dropout by the batch's number, whatever a resumed run has drawn before."""
         count = self.recipe.steps_per_epoch * self.recipe.accumulate
         number = self.trainer.current_epoch * count + batch_idx
-        torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 64 + self.trainer.global_rank)
+        torch.manual_seed(
+            (self.recipe.seed * SEED_STRIDE + number) * MOST_PROCESSES + self.trainer.global_rank
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """The loss of a batch; its terms are logged as means over the epoch."""
         losses = self.losses(batch)
         for name, value in losses.items():
             self.log(f"loss/{name}", value.detach(), on_step=False, on_epoch=True, sync_dist=True)
         return losses["total"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser, and the schedule of its rates: a warm-up, then a cosine down to 0."""
         optimiser = self.optimiser()
         total = self.recipe.epochs * self.recipe.steps_per_epoch
         warmup = max(1, round(self.recipe.warmup * total))
@@ -115,6 +136,7 @@ class FrameTraining(lightning.LightningModule):
         }
 
     def optimiser(self) -> torch.optim.Optimizer:
+        """AdamW; trunk and heads have their own rates."""
         return torch.optim.AdamW(self._parameter_groups())
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
@@ -134,6 +156,7 @@ class FrameTraining(lightning.LightningModule):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen base out."""
         frozen = {
             f"network.{name}"
             for name, value in self.network.named_parameters()
@@ -143,6 +166,7 @@ class FrameTraining(lightning.LightningModule):
         checkpoint["state_dict"] = {key: state[key] for key in state if key not in frozen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the frozen base, which this network has already, in again."""
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 
 
@@ -160,10 +184,20 @@ class AbdomenTraining(FrameTraining):
         *,
         workers: int = 0,
     ) -> None:
+        """Prepare to train.
+
+        Args:
+            network: what is trained, in place.
+            recipe: how.
+            training: the cases to train on.
+            validation: the cases to validate on.
+            workers: processes that read batches ahead.
+        """
         super().__init__(network, recipe, TrainingFrames(training), validation, workers=workers)
         self.judged: list[Figures] = []
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The joint loss of masks and quality, and its terms."""
         with torch.no_grad():
             frames, masks = augment(
                 batch.frames, batch.masks, batch.uniform, self.recipe.augmentation
@@ -180,20 +214,22 @@ class AbdomenTraining(FrameTraining):
         )._asdict()
 
     def validation_step(self, index: int, batch_idx: int) -> None:
+        """Judge one held-out case as the challenge does."""
         case = self.validation_cache.cases[index]
         prediction = predict_case([self.network], case, self.recipe.batch_size)
         self.judged.append(figures(judge(case, prediction, SelectionConfig())))
 
     def on_validation_epoch_end(self) -> None:
+        """Log the means over all held-out cases, of all processes."""
         mean = mean_figures(_gathered(self.judged))
         self.judged = []
-        for name in ("score", "wfss", "dice_soft", "nae"):
-            self.log(f"validation/{name}", getattr(mean, name), rank_zero_only=False)
+        for name, value in asdict(mean).items():
+            self.log(f"validation/{name}", value, rank_zero_only=False)
 
 
 def _gathered(mine: list[Figures]) -> list[Figures]:
     if not torch.distributed.is_initialized():
         return mine
-    parts: list[list[Figures]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(parts, mine)
-    return [each for part in parts for each in part]
+    by_process: list[list[Figures]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(by_process, mine)
+    return [figures for one in by_process for figures in one]

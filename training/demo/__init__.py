@@ -1,1 +1,1 @@
-"""The demo bundle from seeds: build, the foundation of its trunk, the anatomy it learns from."""
+"""The demo bundle from seeds: its build, its trunk's training, the anatomy the trunk learns."""

@@ -1,9 +1,9 @@
-"""What phantoms know of every frame's anatomy: what the demo's foundation stage learns from.
+"""The anatomy of phantoms' frames, which the demo's foundation stage learns from.
 
-FetalCLIP's trunk has seen images with the names of what they show; the demo's has seen phantoms
-with the outlines of it. A target is drawn from a frame's ellipses when it is asked for, on any
-grid, wherever augmentation has taken the frame; lengths are millimetres in the image plane, from
-the fan's apex.
+FetalCLIP's trunk learnt from images and the names of what they show; the demo's learns from
+phantoms and the outlines of what they show. A target is drawn from a frame's ellipses when it is
+needed: on any grid, and wherever augmentation has taken the frame. Lengths are millimetres in the
+image plane, from the fan's apex.
 """
 
 from typing import NamedTuple
@@ -20,17 +20,17 @@ from phantom.truth import truth
 # Each landmark and its number of ellipsoids.
 LANDMARKS = {"body": 3, "skull": 1, "heart": 1, "stomach": 1, "vein": 2, "spine": 3, "kidney": 2}
 ELLIPSES = sum(LANDMARKS.values())
+# Abdominal radii: beyond them lie head and hips, and it makes no difference how far.
 FARTHEST = 2.0
 
 
 class Anatomy(NamedTuple):
-    """Of N frames: `ellipses` (N, ELLIPSES, 6) float32, centre and quadratic form of each section
-    and whether there is one; `height` (N, 3) float32, by which a point (u, v) lies
-    `|h0 + h1 u + h2 v|` abdominal radii along the fetus from its standard plane.
-    """
+    """The anatomy of N frames; (u, v) are a point's millimetres across and down from the apex."""
 
     ellipses: torch.Tensor
+    """(N, ELLIPSES, 6) float32: a section's centre, its quadratic form, and whether it is cut."""
     height: torch.Tensor
+    """(N, 3) float32: (u, v) is |h0 + h1 u + h2 v| abdominal radii from the standard plane."""
 
 
 def case_numbers(seed: int, count: int) -> dict[str, int]:
@@ -39,7 +39,13 @@ def case_numbers(seed: int, count: int) -> dict[str, int]:
 
 
 def anatomy_of(case: CachedCase, seed: int, number: int) -> Anatomy:
-    """Of every cached frame of a phantom."""
+    """The anatomy of every cached frame of a phantom.
+
+    Args:
+        case: the cached phantom.
+        seed: its data set's seed.
+        number: its number there.
+    """
     ellipses = np.zeros((case.facts.n_frames, ELLIPSES, 6), np.float32)
     height = np.zeros((case.facts.n_frames, 3), np.float32)
     for index, sweep in enumerate(truth(seed, number).sweeps):
@@ -49,8 +55,8 @@ def anatomy_of(case: CachedCase, seed: int, number: int) -> Anatomy:
         shapes = scene.fetus.landmarks()
         for k, shape in enumerate(shape for name in LANDMARKS for shape in shapes[name]):
             cut = shape.sections(planes)
-            parts = (cut.centre_u, cut.centre_v, cut.quu, cut.quv, cut.qvv, cut.cut)
-            ellipses[at, k] = np.stack(parts, axis=1)
+            columns = (cut.centre_u, cut.centre_v, cut.quu, cut.quv, cut.qvv, cut.cut)
+            ellipses[at, k] = np.stack(columns, axis=1)
         axes = (planes.origin, planes.lateral, planes.depth)
         height[at] = np.stack([axis[:, 2] for axis in axes], axis=1) / scene.fetus.radius_mm
     rows = case.frame_index
@@ -58,11 +64,16 @@ def anatomy_of(case: CachedCase, seed: int, number: int) -> Anatomy:
 
 
 def draw(anatomy: Anatomy, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw B frames' targets at the points `where` (B, G, G, 2), as grid_sample names the places of
-    a frame on the network's grid: -1 to 1 from edge to edge.
+    """Draw what is to be learnt from B frames.
 
-    Returns the landmarks' maps (B, K, G, G) in 0..1, none outside the fan, and the distance from
-    the standard plane in radii (B, G, G), at most FARTHEST.
+    Args:
+        anatomy: of the frames.
+        where: (B, G, G, 2), the points to draw at, (x, y) on the network's grid as grid_sample
+            counts them: -1 to 1 from edge to edge.
+
+    Returns:
+        The landmarks' maps (B, K, G, G) in 0..1, 0 outside the fan, and the distance from the
+        standard plane in abdominal radii (B, G, G), at most FARTHEST.
     """
     u, v = _millimetres(where)
     fan = CHALLENGE_FAN

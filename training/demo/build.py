@@ -102,7 +102,7 @@ class DemoOptions:
 
 def demo_options(size: DemoSize) -> DemoOptions:
     """The options behind the shipped demo, with as much data and training as `size` says."""
-    parts = zip(FOUNDATION_RATES, size.cases[:-1], size.epochs[:-1], strict=True)
+    stages = zip(FOUNDATION_RATES, size.cases[:-1], size.epochs[:-1], strict=True)
     foundation = tuple(
         FoundationPart(
             Recipe(
@@ -115,7 +115,7 @@ def demo_options(size: DemoSize) -> DemoOptions:
             ),
             phantoms,
         )
-        for number, (rate, phantoms, epochs) in enumerate(parts)
+        for number, (rate, phantoms, epochs) in enumerate(stages)
     )
     return DemoOptions(
         trunk=TrunkConfig.read(TRUNK),

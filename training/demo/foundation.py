@@ -1,9 +1,8 @@
 """The demo's foundation stage: a small trunk learns, from scratch, to see anatomy in phantoms.
 
-For one device: its losses are sums over a batch, and its validation is not gathered.
-
-Its heads are thrown away: a patch's token has to tell what the patch shows, and the pooled feature
-how well the frame suits.
+Its heads are linear and thrown away afterwards: so a patch's token has to tell what the patch
+shows, and the pooled feature how well the frame suits. It trains on one device: its losses are not
+means over frames, and its validation is not gathered.
 """
 
 from typing import Any, NamedTuple
@@ -24,48 +23,57 @@ from training.losses import balanced_cross_entropy
 from training.module import FrameTraining
 from training.options import Recipe
 
+# A token's patch is drawn in FINENESS x FINENESS points.
 FINENESS = 4
-BCE = 5.0
+# Most of a frame is no landmark, so its mean is small beside the other terms.
+BCE_WEIGHT = 5.0
+# The first filters are made so many times larger: without their mean they answer weakly.
 CONTRAST = 4.0
+# Frames of a held-out case from one that is judged to the next: its neighbours look alike.
 VALIDATED_EVERY = 16
+# Abdominal radii below which an error of the height counts by its square.
+HEIGHT_BETA = 0.2
 
 
 class AnatomyOutput(NamedTuple):
-    """`landmarks` (N, K, G, G) logits, `height` (N, G, G), `quality_logits` (N, 3)."""
+    """What an AnatomyNet says of N frames."""
 
     landmarks: torch.Tensor
+    """(N, K, G, G) float32, logits of the landmarks' maps."""
     height: torch.Tensor
+    """(N, G, G) float32, abdominal radii from the standard plane."""
     quality_logits: torch.Tensor
+    """(N, 3) float32, in the order of Quality."""
 
 
 class AnatomyNet(nn.Module):
-    """A trunk with linear heads on its last tokens and on its pooled feature; G is FINENESS times
-    the token grid.
-    """
+    """A trunk with linear heads on its last tokens and on its pooled feature."""
 
     def __init__(self, config: TrunkConfig) -> None:
+        """Make the trunk of this architecture, and the heads, with random weights."""
         super().__init__()
         self.config = config
         self.trunk = build_trunk(config)
         with torch.no_grad():
-            # Most of an ultrasound frame is dark: filters begin all but blind to how dark, so that
-            # what a patch shows is not drowned.
+            # Most of an ultrasound frame is dark. Filters without a mean do not see how dark, which
+            # would drown what a patch shows.
             filters = self.trunk.conv1.weight
             filters -= filters.mean(dim=(1, 2, 3), keepdim=True)
             filters *= CONTRAST
         self.norm = nn.LayerNorm(config.width)
         self.maps = nn.Linear(config.width, (len(LANDMARKS) + 1) * FINENESS**2)
         self.quality = nn.Linear(config.embed_dim, len(Quality))
-        self.seen: torch.Tensor
-        self.register_buffer("seen", patches_in_fan(config), persistent=False)
+        self.in_fan: torch.Tensor
+        self.register_buffer("in_fan", patches_in_fan(config), persistent=False)
 
     @property
     def size(self) -> int:
-        """Side of the maps."""
+        """G, the side of the maps."""
         return self.config.grid * FINENESS
 
     def forward(self, images: torch.Tensor) -> AnatomyOutput:
-        features = trunk_features(self.trunk, self.config, self.seen, images)
+        """Answer for normalised frames, (N, 3, S, S)."""
+        features = trunk_features(self.trunk, self.config, self.in_fan, images)
         tokens = features.taps[-1].permute(0, 2, 3, 1)
         maps = self.maps(self.norm(tokens)).permute(0, 3, 1, 2)
         maps = functional.pixel_shuffle(maps, FINENESS).float()
@@ -73,27 +81,39 @@ class AnatomyNet(nn.Module):
 
 
 class AnatomyBatch(NamedTuple):
-    """Frames (B, S, S) uint8, their quality (B,), the numbers that vary them, their anatomy."""
+    """One pass's frames and their anatomy."""
 
     frames: torch.Tensor
+    """(B, S, S) uint8."""
     quality: torch.Tensor
+    """(B,) int64, values of Quality."""
     uniform: torch.Tensor
+    """(B, NUMBERS) float32 in [0, 1), the numbers that vary the frames."""
     anatomy: Anatomy
+    """Of the B frames."""
 
 
 class AnatomyFrames(TrainingFrames):
-    """Frames of phantoms and their anatomy; `numbers` are the cases' in `seed`, by uuid."""
+    """Looks up whole batches of phantoms' frames, with their anatomy."""
 
     def __init__(self, cache: Cache, seed: int, numbers: dict[str, int]) -> None:
+        """Compute the anatomy of a cache of phantoms.
+
+        Args:
+            cache: the phantoms.
+            seed: their data set's seed.
+            numbers: their numbers there, by uuid.
+        """
         super().__init__(cache)
         self._anatomy = [anatomy_of(case, seed, numbers[case.facts.uuid]) for case in cache.cases]
 
     def __getitems__(self, draws: list[Draw]) -> Any:
-        parts = [
-            torch.stack([self._anatomy[draw.case][part][draw.row] for draw in draws])
-            for part in range(len(Anatomy._fields))
+        """A batch."""
+        tensors = [
+            torch.stack([self._anatomy[draw.case][field][draw.row] for draw in draws])
+            for field in range(len(Anatomy._fields))
         ]
-        return AnatomyBatch(*self.without_masks(draws), Anatomy(*parts))
+        return AnatomyBatch(*self.without_masks(draws), Anatomy(*tensors))
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -102,12 +122,20 @@ class MuonAndAdamW(torch.optim.Optimizer):
     def __init__(
         self, network: AnatomyNet, *, matrix_rate: float, rate: float, weight_decay: float
     ) -> None:
+        """Optimise a network.
+
+        Args:
+            network: its parameters are stepped in place.
+            matrix_rate: learning rate of the blocks' matrices.
+            rate: learning rate of all else.
+            weight_decay: of both.
+        """
         blocks = network.trunk.transformer.parameters()
         matrices = [parameter for parameter in blocks if parameter.ndim == 2]
-        held = set(map(id, matrices))
-        rest = [parameter for parameter in network.parameters() if id(parameter) not in held]
+        of_muon = set(map(id, matrices))
+        rest = [parameter for parameter in network.parameters() if id(parameter) not in of_muon]
         super().__init__([*matrices, *rest], {})
-        self.parts: tuple[torch.optim.Optimizer, ...] = (
+        self.optimisers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(
                 matrices,
                 lr=matrix_rate,
@@ -119,21 +147,26 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self._share_groups()
 
     def _share_groups(self) -> None:
-        """The schedule changes the rates of the very groups that the parts use."""
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        """Let the schedule change the rates of the very groups that the optimisers use."""
+        self.param_groups = [
+            group for optimiser in self.optimisers for group in optimiser.param_groups
+        ]
 
     def step(self, closure: Any = None) -> Any:
+        """Step both optimisers; the closure, if there is one, computes the loss."""
         loss = closure() if closure else None
-        for part in self.parts:
-            part.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
+        """The states of both optimisers."""
+        return {"parts": [optimiser.state_dict() for optimiser in self.optimisers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
+        """Take over what `state_dict` gave."""
+        for optimiser, state in zip(self.optimisers, state_dict["parts"], strict=True):
+            optimiser.load_state_dict(state)
         self._share_groups()
 
 
@@ -151,11 +184,21 @@ class FoundationTraining(FrameTraining):
         *,
         workers: int = 0,
     ) -> None:
+        """Prepare to train.
+
+        Args:
+            network: what is trained, in place.
+            recipe: how; `trunk_rate` is that of the blocks' matrices, `head_rate` of all else.
+            training: the phantoms to train on.
+            validation: the phantoms to validate on.
+            workers: processes that read batches ahead.
+        """
         super().__init__(network, recipe, training, validation.cache, workers=workers)
         self._held_out = validation
         self.counted: list[torch.Tensor] = []
 
     def optimiser(self) -> torch.optim.Optimizer:
+        """Muon and AdamW."""
         recipe = self.recipe
         return MuonAndAdamW(
             self.network,
@@ -165,6 +208,7 @@ class FoundationTraining(FrameTraining):
         )
 
     def losses(self, batch: AnatomyBatch) -> dict[str, torch.Tensor]:
+        """Landmarks by cross-entropy and Dice, the height inside the body, and the quality."""
         config, size = self.recipe.augmentation, self.network.size
         with torch.no_grad():
             where = sampling_grid(batch.uniform, batch.frames.shape[-1], config)
@@ -172,18 +216,10 @@ class FoundationTraining(FrameTraining):
             landmarks, height = draw(batch.anatomy, sampling_grid(batch.uniform, size, config))
             inside = grid_fan(size).mask.to(frames.device)
         output = self.network(normalise(frames))
-        each = functional.binary_cross_entropy_with_logits(
-            output.landmarks, landmarks, reduction="none"
-        )
-        probability = output.landmarks.sigmoid() * inside
-        overlap = 2 * (probability * landmarks).sum(dim=(0, 2, 3)) + 1
-        area = (probability + landmarks).sum(dim=(0, 2, 3)) + 1
-        body = landmarks[:, 0]
-        off = functional.smooth_l1_loss(output.height, height, reduction="none", beta=0.2)
         losses = {
-            "bce": BCE * (each * inside).mean() / inside.mean(),
-            "dice": (1 - overlap / area).mean(),
-            "height": (off * body).sum() / body.sum().clamp_min(1),
+            "bce": BCE_WEIGHT * _cross_entropy(output.landmarks, landmarks, inside),
+            "dice": _dice_loss(output.landmarks.sigmoid() * inside, landmarks),
+            "height": _height_loss(output.height, height, body=landmarks[:, 0]),
             "quality": balanced_cross_entropy(
                 output.quality_logits, batch.quality, self.class_weights
             ),
@@ -191,24 +227,48 @@ class FoundationTraining(FrameTraining):
         return {"total": torch.stack(list(losses.values())).sum(), **losses}
 
     def validation_step(self, index: int, batch_idx: int) -> None:
-        """Every sixteenth frame of a case as it is."""
+        """Count, for every sixteenth frame of a case as it is, where maps and landmarks agree."""
         case = self.validation_cache.cases[index]
         uniform = np.full(NUMBERS, 1, np.float32)
         rows = range(0, len(case.frame_index), VALIDATED_EVERY)
         batch = self._held_out.__getitems__([Draw(index, row, uniform) for row in rows])
         where = sampling_grid(batch.uniform, self.network.size, NONE).to(self.device)
-        landmarks, _ = draw(Anatomy(*(part.to(self.device) for part in batch.anatomy)), where)
+        anatomy = Anatomy(*(tensor.to(self.device) for tensor in batch.anatomy))
+        landmarks, _ = draw(anatomy, where)
         output = self.network(normalise(batch.frames.to(self.device)))
         inside = grid_fan(self.network.size).mask.to(self.device) > 0.5
-        found = ((output.landmarks > 0) & inside).float()
-        self.counted.append(
-            torch.stack([2 * found * landmarks, found + landmarks]).sum(dim=(1, 3, 4)).cpu()
-        )
+        predicted = ((output.landmarks > 0) & inside).float()
+        counts = torch.stack([2 * predicted * landmarks, predicted + landmarks])
+        self.counted.append(counts.sum(dim=(1, 3, 4)).cpu())
 
     def on_validation_epoch_end(self) -> None:
+        """Log each landmark's Dice over all held-out frames, and their mean as the score."""
         both, either = torch.stack(self.counted).sum(dim=0)
         self.counted = []
         dice = both / either.clamp_min(1)
         for name, value in zip(LANDMARKS, dice, strict=True):
             self.log(f"validation/{name}", value)
         self.log("validation/score", dice.mean())
+
+
+def _cross_entropy(
+    logits: torch.Tensor, landmarks: torch.Tensor, inside: torch.Tensor
+) -> torch.Tensor:
+    """Mean over the points inside the fan."""
+    by_point = functional.binary_cross_entropy_with_logits(logits, landmarks, reduction="none")
+    return (by_point * inside).mean() / inside.mean()
+
+
+def _dice_loss(probability: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
+    """1 - soft Dice of each landmark over the whole batch, as a mean over landmarks."""
+    overlap = 2 * (probability * landmarks).sum(dim=(0, 2, 3)) + 1
+    area = (probability + landmarks).sum(dim=(0, 2, 3)) + 1
+    return (1 - overlap / area).mean()
+
+
+def _height_loss(
+    predicted: torch.Tensor, height: torch.Tensor, *, body: torch.Tensor
+) -> torch.Tensor:
+    """Mean over the points of the body; elsewhere the fetus has no height."""
+    by_point = functional.smooth_l1_loss(predicted, height, reduction="none", beta=HEIGHT_BETA)
+    return (by_point * body).sum() / body.sum().clamp_min(1)
