@@ -27,6 +27,8 @@ CONFIG, WEIGHTS, PROVENANCE = "config.json", "trunk.safetensors", "provenance.js
 TORCH_TYPES: dict[StoredType, torch.dtype] = {"fp16": torch.float16, "fp32": torch.float32}
 # What stands for the licence of simulated data.
 NO_LICENCE = "none needed"
+# Stands between licences that hold at once.
+AND = " and "
 
 
 def base_sha256(folder: Path) -> str:
@@ -125,6 +127,7 @@ def _trunk_provenance(
         "simulated": provenance["simulated"] if is_merged else base["simulated"],
         "what": f"trunk of the bundle {provenance.get('name', folder.name)}; {base['what']}",
         "sha256": base_sha256(folder),
-        **({"licence": " and ".join(terms)} if terms else {}),
+        **({"licence": AND.join(terms)} if terms else {}),
+        **({"model": base["model"]} if "model" in base else {}),
         "base": base,
     }

@@ -1,13 +1,28 @@
-"""Model cards: what people must know about a bundle, from its provenance."""
+"""Model cards: what people, and model hubs, must know about a bundle, from its provenance.
 
+A card is Markdown with a head in YAML, with the keys that model hubs read (Mitchell et al., "Model
+cards for model reporting", 2019; huggingface.co/docs/hub/model-cards).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.base import AND, NO_LICENCE
+
+# A figure's key, its name, and what it is.
 FIGURES = (
-    ("score", "score"),
-    ("wfss", "WFSS"),
-    ("dice_soft", "soft Dice"),
-    ("nae", "NAE of the AC"),
+    ("score", "score", "the challenge's score, higher is better"),
+    ("wfss", "WFSS", "weighted frame selection score, higher is better"),
+    ("dice_soft", "soft Dice", "overlap of the mask, higher is better"),
+    ("nae", "NAE of the AC", "relative error of the circumference, lower is better"),
 )
+TAGS = ("ultrasound", "fetal-biometry", "abdominal-circumference", "acouslic-ai", "lora")
+TASK = {"type": "image-segmentation", "name": "abdominal circumference from blind sweeps"}
+DATASET = {"type": "acouslic-ai", "name": "ACOUSLIC-AI training set v1.1, out of fold"}
+PHANTOMS = {"type": "phantoms", "name": "simulated stacks, held out"}
+OWN_LICENCE = "apache-2.0"
+HUB_LICENCES = {"CC BY-NC 4.0": "cc-by-nc-4.0", "CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0"}
 LIMITS = """## Intended use and limits
 
 For research on measuring the fetal abdominal circumference in blind sweeps of a convex probe, in
@@ -15,15 +30,20 @@ the form of the ACOUSLIC-AI challenge. No medical device; no measurement may gui
 pregnancy. Untested on other probes, depths, frame sizes and gestational ages than the training
 data's. One frame is always returned, even where no abdomen was recorded: heed the confidence.
 """
+SIMULATED = (
+    "**SIMULATED: trained on simulated images; its measurements mean nothing for patients.**"
+)
 
 
-def demo_card(provenance: dict[str, Any]) -> str:
-    """The demo bundle's card, Markdown."""
+def demo_card(provenance: Mapping[str, Any]) -> str:
+    """The demo bundle's card."""
     figures = provenance["phantom_figures_on_held_out_cases"]
     data, base_data = provenance["phantoms"], provenance["base"]["phantoms"]
     fitted = figures["fitted_selection"]
-    found = ", ".join(f"{name} {fitted[key]:.3f}" for key, name in FIGURES)
-    return f"""# Demo bundle: simulated images only
+    shown = ", ".join(f"{name} {fitted[key]:.3f}" for key, name, _ in FIGURES)
+    head = _head("acouslic-demo", (), None, PHANTOMS, fitted, is_simulated=True)
+    return f"""{head}
+# Demo bundle: simulated images only
 
 **Trained on phantoms, not on patients. It shows that the software works; its measurements mean
 nothing for any pregnancy.**
@@ -34,30 +54,30 @@ nothing for any pregnancy.**
 | adapters, heads | trained on {data["training"]} other phantoms, of seed {data["seed"]} |
 | members | {provenance["members"]}: mean of their mask logits and quality probabilities |
 | held-out phantoms | {figures["cases"]}, of both seeds; they chose trunk and selection |
-| phantom figures on those | {found}; optimistic |
+| phantom figures on those | {shown}; optimistic |
 | made by | `python -m training demo`, code {provenance["code"]} |
 | licence | the project's own |
 """
 
 
-def model_card(provenance: dict[str, Any]) -> str:
-    """A packed bundle's card, Markdown."""
+def model_card(provenance: Mapping[str, Any]) -> str:
+    """A packed bundle's card."""
     validation, base = provenance["cross_validation"], provenance["base"]
-    simulated = (
-        "**Trained on simulated images only: means nothing for patients.**\n\n"
-        if provenance["simulated"]
-        else ""
+    is_simulated = provenance["simulated"]
+    honest = validation["scores"]["fitted_on_other_folds"]
+    head = _head(
+        provenance["name"],
+        _licences(base.get("licence", NO_LICENCE), provenance["data_licence"]),
+        base.get("model"),
+        PHANTOMS if provenance["data_licence"] == NO_LICENCE else DATASET,
+        {key: honest[key]["mean"] for key, _, _ in FIGURES},
+        is_simulated=is_simulated,
     )
-    rows = "\n".join(
-        f"| {name} | "
-        + " | ".join(_interval(each[key]) for each in validation["scores"].values())
-        + " |"
-        for key, name in FIGURES
-    )
-    heads = " | ".join(name.replace("_", " ") for name in validation["scores"])
-    return f"""# {provenance["name"]}
+    use = "\n\n".join([*([SIMULATED] if is_simulated else []), provenance["intended_use"]])
+    return f"""{head}
+# {provenance["name"]}
 
-{simulated}{provenance["intended_use"]}
+{use}
 
 | | |
 |---|---|
@@ -75,15 +95,67 @@ Every case was judged by the network that was not trained on its subject, in
 {validation["folds"]} folds; means with 95 % intervals by resampling subjects. "fitted" chose the
 selection's parameters on the same cases and is optimistic; "fitted on other folds" is not.
 
-| | {heads} |
-|---|{"---|" * len(validation["scores"])}
-{rows}
+{_table(validation["scores"])}
 
 The members that are packed saw part of these cases; as an ensemble they have not been judged.
 
 {LIMITS}"""
 
 
-def _interval(value: dict[str, Any]) -> str:
+def _table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    heads = " | ".join(name.replace("_", " ") for name in scores)
+    rows = [
+        f"| {name} | {' | '.join(_interval(column[key]) for column in scores.values())} |"
+        for key, name, _ in FIGURES
+    ]
+    return "\n".join([f"| | {heads} |", f"|---|{'---|' * len(scores)}", *rows])
+
+
+def _interval(value: Mapping[str, Any]) -> str:
     low, high = value["interval"]
     return f"{value['mean']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _head(
+    name: str,
+    licences: Sequence[str],
+    base_model: str | None,
+    dataset: Mapping[str, str],
+    figures: Mapping[str, float],
+    *,
+    is_simulated: bool,
+) -> str:
+    """The card's head; every value is JSON, which is YAML too and needs no library to write."""
+    metrics = [
+        {"type": key, "name": f"{short}: {text}", "value": round(figures[key], 4)}
+        for key, short, text in FIGURES
+    ]
+    entries: dict[str, Any] = {
+        **_licence(licences),
+        **({"base_model": base_model} if base_model else {}),
+        "library_name": "acouslic",
+        "pipeline_tag": TASK["type"],
+        "tags": [*TAGS, *(["simulated"] if is_simulated else [])],
+        "metrics": [key for key, _, _ in FIGURES],
+    }
+    result = {"task": TASK, "dataset": dataset, "metrics": metrics}
+    lines = [f"{key}: {json.dumps(value)}" for key, value in entries.items()]
+    lines += ["model-index:", f"  - name: {json.dumps(name)}", "    results:"]
+    lines += [f"      - {json.dumps(result)}"]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _licences(*texts: str) -> list[str]:
+    """All licences that texts such as "A and B" name, each once."""
+    names = [name for text in texts for name in text.split(AND)]
+    return list(dict.fromkeys(name for name in names if name != NO_LICENCE))
+
+
+def _licence(licences: Sequence[str]) -> dict[str, str]:
+    """The hub's keys for licences that hold all at once; without any the project's own holds."""
+    known = [HUB_LICENCES.get(licence, "other") for licence in licences]
+    if not licences:
+        return {"license": OWN_LICENCE}
+    if len(set(known)) == 1 and known[0] != "other":
+        return {"license": known[0]}
+    return {"license": "other", "license_name": AND.join(licences)}

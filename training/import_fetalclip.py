@@ -22,7 +22,8 @@ from training.options import StoredType
 
 VISUAL = "visual."
 LICENCE = "CC BY-NC 4.0"
-SOURCE = "numansaeed/fetalclip-model, FetalCLIP_weights.pt (arXiv 2502.14807)"
+MODEL = "numansaeed/fetalclip-model"
+SOURCE = f"{MODEL}, FetalCLIP_weights.pt (arXiv 2502.14807)"
 ADVICE = "download FetalCLIP_weights.pt again from its authors' model page and compare its size"
 State = dict[str, torch.Tensor]
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def import_fetalclip(
     provenance = {
         "simulated": False,
         "what": "visual tower of FetalCLIP",
+        "model": MODEL,
         "source": SOURCE,
         "file": checkpoint.name,
         "sha256": files.sha256(checkpoint),
