@@ -23,7 +23,7 @@ usage: ./test.sh [--local] [--model DIR]
   DOCKER_BUILD_FLAGS, PYTHON: see ./build.sh --help and ./venv.sh --help
 
 Reads the stack in test/input, and makes a phantom there if there is none (its truth: test/truth).
-The output stays in test/output. Exit code 0: the output is right.
+The output stays in test/output, and a picture of it in test/preview. Exit code 0: the output is right.
 TEXT
 }
 
@@ -89,21 +89,23 @@ find_stack() {
 
 # What the container's user wrote belongs to it: let the host's user delete it.
 release_output() {
-  [ "$where" = local ] || docker run --rm --network none --volume "$PWD/test/output:/output" \
-    --entrypoint sh "$image" -c 'chmod -R a+rwX /output/* 2>/dev/null || true'
+  [ "$where" = local ] || docker run --rm --network none \
+    --volume "$PWD/test/output:/output" --volume "$PWD/test/preview:/preview" \
+    --entrypoint sh "$image" -c 'chmod -R a+rwX /output/* /preview/* 2>/dev/null || true'
 }
 
 empty_output() {
-  mkdir -p test/output
-  rm -rf test/output/* 2>/dev/null || { release_output && rm -rf test/output/*; }
-  chmod 777 test/output
+  mkdir -p test/output test/preview
+  rm -rf test/output/* test/preview/* 2>/dev/null ||
+    { release_output && rm -rf test/output/* test/preview/*; }
+  chmod 777 test/output test/preview
 }
 
 run_locally() {
   (
     ulimit -S -d $((data_limit_gib << 20)) || say "RLIMIT_DATA cannot be set here"
     .venv/bin/python test/tools/measured.py -- .venv/bin/python inference.py \
-      --input test/input --output test/output --model "$model"
+      --input test/input --output test/output --model "$model" --preview test/preview/preview.png
   )
 }
 
@@ -121,9 +123,9 @@ run_in_container() {
     --memory "${memory_gib}g" --memory-swap "${memory_gib}g" --ulimit "data=$((data_limit_gib << 30))" \
     --shm-size 64m --tmpfs /tmp \
     --volume "$PWD/test/input:/input:ro" --volume "$PWD/test/output:/output" \
-    --volume "$model:/opt/ml/model:ro" \
+    --volume "$PWD/test/preview:/preview" --volume "$model:/opt/ml/model:ro" \
     --volume "$PWD/test/tools/measured.py:/measured.py:ro" "${flags[@]+"${flags[@]}"}" \
-    --entrypoint python "$image" /measured.py -- "${entrypoint[@]}"
+    --entrypoint python "$image" /measured.py -- "${entrypoint[@]}" --preview /preview/preview.png
 }
 
 run_inference() {
@@ -149,4 +151,5 @@ find_stack
 trap release_output EXIT
 run_inference
 validate
+say "a picture of the answer: test/preview/preview.png"
 say "passed ($where)"

@@ -94,7 +94,7 @@ FAKE_INFERENCE = """
 import argparse, json, math, os, shutil, sys
 from pathlib import Path
 parser = argparse.ArgumentParser()
-for name in ("--input", "--output", "--model"):
+for name in ("--input", "--output", "--model", "--preview"):
     parser.add_argument(name, type=Path)
 arguments = parser.parse_args()
 if "FAKE_FAILURE" in os.environ:
@@ -443,12 +443,15 @@ class TestTest:
             "--tmpfs /tmp",
             "/test/input:/input:ro",
             "/test/output:/output ",
+            "/test/preview:/preview ",
             f"{project.root}/weights:/opt/ml/model:ro",
             "--gpus all",
         ):
             assert flag in run
         assert "--user" not in run  # the image's own
-        assert run.endswith("acouslic /measured.py -- python inference.py")
+        entry_point = "acouslic /measured.py -- python inference.py"
+        assert run.endswith(f"{entry_point} --preview /preview/preview.png")
+        assert "a picture of the answer: test/preview/preview.png" in result.out
 
     def test_a_failed_build_fails(self, project: Project) -> None:
         assert project.run("test.sh", FAKE_BUILD="3").code == 3
