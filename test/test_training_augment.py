@@ -37,7 +37,7 @@ def numbers(**values: float) -> torch.Tensor:
     return torch.tensor([[values.get(name, 0.5) for name in names]])
 
 
-def test_without_variation_only_the_fan_cuts():
+def test_without_variation_only_the_fan_cuts() -> None:
     frames = torch.full((1, SIZE, SIZE), 100, dtype=torch.uint8)
     moved, masks = augment(frames, frames, torch.rand(1, NUMBERS), NONE)
     inside = grid_fan(SIZE).mask
@@ -45,14 +45,14 @@ def test_without_variation_only_the_fan_cuts():
     torch.testing.assert_close(masks[0], inside * 100 / 255, atol=1e-5, rtol=0)
 
 
-def test_the_grids_fan_is_the_frames_fan():
+def test_the_grids_fan_is_the_frames_fan() -> None:
     expected = masks_to_grid(CHALLENGE_FAN.mask()[None], SIZE)[0]
     found = grid_fan(SIZE).mask.numpy() > 0.5
     assert np.count_nonzero(expected != found) < 0.01 * expected.sum()
 
 
 @pytest.mark.parametrize(("uniform", "turn"), [(1.0, 12.0), (0.0, -12.0), (0.75, 6.0)])
-def test_rotation_is_about_the_apex(uniform: float, turn: float):
+def test_rotation_is_about_the_apex(uniform: float, turn: float) -> None:
     image = blob(4.0, 0.5)
     moved, _ = augment(image, image, numbers(angle=uniform, flip=1.0), Augmentation())
     before, after = centre(image[0].float()), centre(moved[0])
@@ -60,7 +60,7 @@ def test_rotation_is_about_the_apex(uniform: float, turn: float):
     assert after[1] == pytest.approx(before[1], abs=0.3)
 
 
-def test_opposite_rotations_turn_opposite_ways():
+def test_opposite_rotations_turn_opposite_ways() -> None:
     image = blob(0.0, 0.5)
     angles = [
         centre(augment(image, image, numbers(angle=uniform, flip=1.0), Augmentation())[0][0])[0]
@@ -69,7 +69,7 @@ def test_opposite_rotations_turn_opposite_ways():
     assert angles[0] == pytest.approx(-angles[1], abs=0.3)
 
 
-def test_scale_is_along_the_rays_and_flip_mirrors_them():
+def test_scale_is_along_the_rays_and_flip_mirrors_them() -> None:
     image = blob(10.0, 0.4)
     config = Augmentation(scale_ratio=1.2)
     scaled, _ = augment(image, image, numbers(scale=1.0, flip=1.0), config)
@@ -79,7 +79,7 @@ def test_scale_is_along_the_rays_and_flip_mirrors_them():
     assert centre(flipped[0]) == pytest.approx((-angle, radius), abs=0.3)
 
 
-def test_a_mask_goes_where_its_frame_goes():
+def test_a_mask_goes_where_its_frame_goes() -> None:
     image = blob(5.0, 0.5).repeat(16, 1, 1)
     config = Augmentation(gain_ratio=1.0, gamma_ratio=1.0, depth=0.0)
     uniform = torch.rand(16, NUMBERS, generator=torch.Generator().manual_seed(0))
@@ -88,7 +88,7 @@ def test_a_mask_goes_where_its_frame_goes():
     assert len({round(float(mask.sum()), 2) for mask in masks}) > 8
 
 
-def test_depth_changes_the_far_end_against_the_near_one():
+def test_depth_changes_the_far_end_against_the_near_one() -> None:
     flat = torch.full((1, SIZE, SIZE), 60, dtype=torch.uint8)
     deeper, _ = augment(flat, flat, numbers(depth=1.0), Augmentation())
     fan = grid_fan(SIZE)
@@ -98,7 +98,7 @@ def test_depth_changes_the_far_end_against_the_near_one():
     assert float(deeper[0, far, column]) > 1.5 * float(deeper[0, near, column])
 
 
-def test_nothing_is_ever_outside_the_fan_or_the_grey_levels():
+def test_nothing_is_ever_outside_the_fan_or_the_grey_levels() -> None:
     frames = torch.randint(0, 256, (8, SIZE, SIZE), dtype=torch.uint8)
     moved, masks = augment(frames, frames, torch.rand(8, NUMBERS), Augmentation())
     outside = grid_fan(SIZE).mask == 0

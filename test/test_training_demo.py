@@ -52,10 +52,11 @@ def bundle(work: Path) -> Bundle:
 
 
 def cases_of(run: Path, part: str) -> list[str]:
-    return json.loads((run / OPTIONS).read_text())[part]
+    cases: list[str] = json.loads((run / OPTIONS).read_text())[part]
+    return cases
 
 
-def test_members_share_a_trunk_and_differ_in_all_they_learnt(bundle: Bundle):
+def test_members_share_a_trunk_and_differ_in_all_they_learnt(bundle: Bundle) -> None:
     first, second = (plain_state(member) for member in bundle.members)
     differ = {name for name in first if not torch.equal(first[name], second[name])}
     assert "trunk.conv1.weight" not in differ
@@ -67,20 +68,20 @@ def test_members_share_a_trunk_and_differ_in_all_they_learnt(bundle: Bundle):
         assert f"{part}.weight" in differ
 
 
-def test_parts_of_the_foundation_have_their_own_phantoms_and_no_held_out_one(work: Path):
+def test_parts_of_the_foundation_have_their_own_phantoms_and_no_held_out_one(work: Path) -> None:
     parts = sorted((work / "foundation").iterdir())
     assert [len(cases_of(part, "training")) for part in parts] == [1, 1, 2, 2]
     (held_out,) = {tuple(cases_of(part, "validation")) for part in parts}
     assert not set(held_out) & set(cases_of(parts[-1], "training"))
 
 
-def test_adaptation_sees_other_phantoms_than_the_foundation(work: Path):
+def test_adaptation_sees_other_phantoms_than_the_foundation(work: Path) -> None:
     foundation = work / "foundation" / "part-3"
     known = {*cases_of(foundation, "training"), *cases_of(foundation, "validation")}
     assert not known & set(cases_of(work / "member-0", "training"))
 
 
-def test_the_bundle_says_what_it_is(work: Path):
+def test_the_bundle_says_what_it_is(work: Path) -> None:
     provenance = json.loads((work / "bundle" / "provenance.json").read_text())
     assert provenance["simulated"] and provenance["base"]["simulated"]
     assert provenance["phantom_figures_on_held_out_cases"]["cases"] == 2
@@ -90,6 +91,6 @@ def test_the_bundle_says_what_it_is(work: Path):
 
 def test_made_again_from_finished_stages_it_is_the_same(
     work: Path, options: DemoOptions, bundle: Bundle, tmp_path: Path
-):
+) -> None:
     build_demo(work, tmp_path / "again", options, Machine("fp32", "cpu"))
     assert load_bundle(tmp_path / "again").id == bundle.id

@@ -30,7 +30,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return open_cache(folder)
 
 
-def targets(cache: Cache, rows: list[int], uniform: torch.Tensor, config: Augmentation, size: int):
+def targets(
+    cache: Cache, rows: list[int], uniform: torch.Tensor, config: Augmentation, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     whole = anatomy_of(cache.cases[0], SEED, 0)
     anatomy = Anatomy(*(part[rows] for part in whole))
     return draw(anatomy, sampling_grid(uniform, size, config))
@@ -41,7 +43,7 @@ def share(inner: torch.Tensor, body: torch.Tensor) -> float:
     return float(body[inner].mean())
 
 
-def test_the_body_is_drawn_where_the_annotated_abdomen_is(cache: Cache):
+def test_the_body_is_drawn_where_the_annotated_abdomen_is(cache: Cache) -> None:
     case = cache.cases[0]
     rows = np.flatnonzero(case.quality > 0).tolist()
     maps, _ = targets(cache, rows, torch.ones(len(rows), NUMBERS), NONE, SIZE)
@@ -51,7 +53,7 @@ def test_the_body_is_drawn_where_the_annotated_abdomen_is(cache: Cache):
     assert (body.sum(dim=(1, 2)) < 1.6 * masks.sum(dim=(1, 2))).all()
 
 
-def test_targets_go_wherever_augmentation_takes_their_frame(cache: Cache):
+def test_targets_go_wherever_augmentation_takes_their_frame(cache: Cache) -> None:
     case = cache.cases[0]
     rows = np.flatnonzero(case.quality > 0)[:6].tolist()
     masks = torch.from_numpy(np.array(case.masks[case.mask_row[rows]]))
@@ -62,7 +64,7 @@ def test_targets_go_wherever_augmentation_takes_their_frame(cache: Cache):
     assert share(moved > 0.95, maps[:, 0]) > 0.99 > 0.95 > share(moved > 0.95, still[:, 0])
 
 
-def test_height_is_small_on_optimal_frames_and_not_elsewhere(cache: Cache):
+def test_height_is_small_on_optimal_frames_and_not_elsewhere(cache: Cache) -> None:
     case = cache.cases[0]
     optimal = np.flatnonzero(case.quality == 2).tolist()
     other = np.flatnonzero(case.quality == 0)[::20].tolist()
@@ -75,7 +77,7 @@ def test_height_is_small_on_optimal_frames_and_not_elsewhere(cache: Cache):
     assert found[0] < 0.4 < found[1]
 
 
-def test_landmarks_of_the_standard_plane_are_seen_in_optimal_frames(cache: Cache):
+def test_landmarks_of_the_standard_plane_are_seen_in_optimal_frames(cache: Cache) -> None:
     rows = np.flatnonzero(cache.cases[0].quality == 2).tolist()
     maps, _ = targets(cache, rows, torch.ones(len(rows), NUMBERS), NONE, 128)
     area = dict(zip(LANDMARKS, maps.sum(dim=(0, 2, 3)).tolist(), strict=True))
@@ -91,7 +93,7 @@ class Stopped(FoundationTraining):
             raise RuntimeError("stopped")
 
 
-def test_the_stage_learns_and_goes_on_where_it_was_stopped(cache: Cache, tmp_path: Path):
+def test_the_stage_learns_and_goes_on_where_it_was_stopped(cache: Cache, tmp_path: Path) -> None:
     recipe = Recipe(epochs=2, steps_per_epoch=4, batch_size=8, seed=3)
     machine = Machine(precision="fp32", accelerator="cpu")
     frames = AnatomyFrames(cache, SEED, case_numbers(SEED, CASES))
@@ -115,7 +117,7 @@ def test_the_stage_learns_and_goes_on_where_it_was_stopped(cache: Cache, tmp_pat
         torch.testing.assert_close(resumed.state_dict()[name], tensor)
 
 
-def test_the_optimiser_goes_on_from_its_saved_state_as_if_never_stopped():
+def test_the_optimiser_goes_on_from_its_saved_state_as_if_never_stopped() -> None:
     def network_and_optimiser() -> tuple[AnatomyNet, MuonAndAdamW]:
         torch.manual_seed(0)
         network = AnatomyNet(TRUNK)

@@ -1,5 +1,6 @@
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -50,7 +51,7 @@ def checkpoint(path: Path, state: dict[str, torch.Tensor], **more: object) -> Pa
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_the_imported_trunk_is_open_clips_own(
     config: Path, state: dict[str, torch.Tensor], tmp_path: Path, prefix: str, is_zip: bool
-):
+) -> None:
     path = tmp_path / "weights.pt"
     named = {prefix + name: tensor for name, tensor in state.items()}
     torch.save({"state_dict": named}, path, _use_new_zipfile_serialization=is_zip)
@@ -69,7 +70,7 @@ def test_the_imported_trunk_is_open_clips_own(
 
 def test_half_precision_halves_the_file(
     config: Path, state: dict[str, torch.Tensor], tmp_path: Path
-):
+) -> None:
     path = checkpoint(tmp_path / "weights.pt", state)
     sizes = []
     dtypes: tuple[StoredType, ...] = ("fp32", "fp16")
@@ -83,14 +84,14 @@ class Malicious:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, (str(self.path), "w")
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_a_checkpoint_with_code_is_refused_and_not_run(
     config: Path, state: dict[str, torch.Tensor], tmp_path: Path, is_zip: bool
-):
+) -> None:
     proof = tmp_path / "it-ran"
     path = tmp_path / "weights.pt"
     content = {"state_dict": state, "extra": Malicious(proof)}
@@ -100,6 +101,9 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(
     assert not proof.exists() and not (tmp_path / "base").exists()
     pickle.loads(pickle.dumps(Malicious(proof))).close()
     assert proof.exists()  # the file would indeed have run
+
+
+Write = Callable[[Path, dict[str, torch.Tensor]], None]
 
 
 def write_text(path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -144,15 +148,15 @@ def write_nothing(path: Path, state: dict[str, torch.Tensor]) -> None:
     ],
 )
 def test_a_wrong_file_is_named(
-    config: Path, state: dict[str, torch.Tensor], tmp_path: Path, write, found: str
-):
+    config: Path, state: dict[str, torch.Tensor], tmp_path: Path, write: Write, found: str
+) -> None:
     write(tmp_path / "weights.pt", state)
     with pytest.raises(InputError, match=found):
         import_fetalclip(tmp_path / "weights.pt", tmp_path / "base", config=config, dtype="fp32")
     assert not (tmp_path / "base").exists()
 
 
-def test_the_command_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["import-fetalclip", str(tmp_path / "none.pt"), "--output", str(tmp_path / "base")])
     assert code == 1
     assert capsys.readouterr().err.startswith("error: expected FetalCLIP_weights.pt; found no file")

@@ -35,7 +35,8 @@ class DataSet:
     """A small data set in the challenge's layout; `rows` are written by `write_table`."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.rows = root, []
+        self.root = root
+        self.rows: list[dict[str, str]] = []
         for folder in (IMAGES, MASKS, AC_TABLE.parent):
             (root / folder).mkdir(parents=True)
 
@@ -74,7 +75,7 @@ def data(tmp_path: Path) -> DataSet:
     return DataSet(tmp_path / "data")
 
 
-def test_the_cache_holds_what_the_files_hold(data: DataSet, tmp_path: Path):
+def test_the_cache_holds_what_the_files_hold(data: DataSet, tmp_path: Path) -> None:
     truth = labels({2: 1, 4: 2})
     frames = data.add("case", truth, {2: "210.5", 3: "220"}, seed=7)
     prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
@@ -97,7 +98,7 @@ def test_the_cache_holds_what_the_files_hold(data: DataSet, tmp_path: Path):
     assert area == pytest.approx(200 * 200, rel=0.01)
 
 
-def test_a_cache_of_phantoms_says_so(data: DataSet, tmp_path: Path):
+def test_a_cache_of_phantoms_says_so(data: DataSet, tmp_path: Path) -> None:
     data.add("case", labels({2: 1}), {2: "210"}, seed=1)
     for simulated in (False, True):
         if simulated:
@@ -108,7 +109,7 @@ def test_a_cache_of_phantoms_says_so(data: DataSet, tmp_path: Path):
 
 def test_a_second_run_reads_only_what_is_new_or_changed(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     data.add("first", labels({2: 1}), {2: "210"}, seed=1)
     data.add("second", labels({2: 1}), {2: "210"}, seed=2)
     prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
@@ -117,9 +118,12 @@ def test_a_second_run_reads_only_what_is_new_or_changed(
     data.write_table()
     read = []
     original = preparing.run_job
-    monkeypatch.setattr(
-        preparing, "run_job", lambda job: read.append(job.entry.uuid) or original(job)
-    )
+
+    def noting(job: preparing.Job) -> list[str]:
+        read.append(job.entry.uuid)
+        return original(job)
+
+    monkeypatch.setattr(preparing, "run_job", noting)
     prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
     assert read == ["second", "third"]
     cases = {case.facts.uuid: case for case in open_cache(tmp_path / "cache").cases}
@@ -129,7 +133,7 @@ def test_a_second_run_reads_only_what_is_new_or_changed(
 
 def test_all_problems_are_reported_at_once(
     data: DataSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     data.add("good", labels({2: 1}), {2: "210"})
     data.add("strange-label", labels({2: 3}), {2: "210"})
     mixed = labels({2: 1})
@@ -166,7 +170,7 @@ def test_all_problems_are_reported_at_once(
 
 def test_a_stack_cut_short_is_a_problem_and_the_others_are_kept(
     data: DataSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     data.add("cut-short", labels({2: 1}), {2: "210"})
     path = data.root / IMAGES / "cut-short.mha"
     path.write_bytes(path.read_bytes()[:5000])
@@ -179,21 +183,21 @@ def test_a_stack_cut_short_is_a_problem_and_the_others_are_kept(
 
 def test_version_1_0_is_refused_by_name(
     data: DataSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     data.add("doubled", labels({2: 1}), {2: "579.2"})
     with pytest.raises(DatasetError):
         prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
     assert "version 1.0" in caplog.text
 
 
-def test_a_folder_that_is_no_data_set_is_one_problem(tmp_path: Path):
+def test_a_folder_that_is_no_data_set_is_one_problem(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="circumferences"):
         prepare(tmp_path, tmp_path / "cache", size=SIZE, workers=1)
 
 
 def test_an_interrupted_case_leaves_nothing_behind(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     data.add("case", labels({2: 1}), {2: "210"})
 
     def interrupted(*_arguments: object, **_options: object) -> None:
@@ -205,7 +209,7 @@ def test_an_interrupted_case_leaves_nothing_behind(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_two_processes_may_write_the_same_file_at_once(tmp_path: Path):
+def test_two_processes_may_write_the_same_file_at_once(tmp_path: Path) -> None:
     path, script = tmp_path / "facts.json", tmp_path / "write.py"
     script.write_text(
         "import sys; from pathlib import Path; from acouslic.files import write_text\n"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ from training import fit as fitting
 from training.__main__ import main
 from training.augment import NONE
 from training.base import load_base, save_base
-from training.batches import BalancedBatches, BatchPlan, FramePools, TrainingFrames
+from training.batches import BalancedBatches, BatchPlan, Draw, FramePools, TrainingFrames
 from training.cross_validate import (
     Judged,
     cross_validate,
@@ -118,27 +119,29 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options(**changes: object) -> FitOptions:
-    recipe = Recipe(**{"epochs": 2, "steps_per_epoch": 2, "batch_size": 4, "seed": 3} | changes)
+def options(**changes: Any) -> FitOptions:
+    recipe = replace(Recipe(epochs=2, steps_per_epoch=2, batch_size=4, seed=3), **changes)
     return FitOptions(folds=2, decoder_width=4, lora=LoraConfig(rank=2), recipe=recipe)
 
 
 # -- what a batch holds
 
 
-def batches(cache: Cache, *, rank: int = 0, ranks: int = 1, first: int = 0, size: int = 8):
+def batches(
+    cache: Cache, *, rank: int = 0, ranks: int = 1, first: int = 0, size: int = 8
+) -> BalancedBatches:
     plan = BatchPlan(size, seed=1)
     return BalancedBatches(FramePools(cache), plan, first=first, count=300, rank=rank, ranks=ranks)
 
 
-def same(ours: list, theirs: list) -> bool:
+def same(ours: list[Draw], theirs: list[Draw]) -> bool:
     return len(ours) == len(theirs) and all(
         a[:2] == b[:2] and np.array_equal(a.uniform, b.uniform)
         for a, b in zip(ours, theirs, strict=True)
     )
 
 
-def test_batches_have_the_planned_shares_and_negatives_from_empty_sweeps(cache: Cache):
+def test_batches_have_the_planned_shares_and_negatives_from_empty_sweeps(cache: Cache) -> None:
     frames = TrainingFrames(cache)
     quality, in_empty = [], []
     for draws in batches(cache):
@@ -151,12 +154,12 @@ def test_batches_have_the_planned_shares_and_negatives_from_empty_sweeps(cache: 
     assert np.mean(negatives) == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_class_that_is_missing_gives_its_share_to_the_unannotated(cache: Cache):
+def test_a_class_that_is_missing_gives_its_share_to_the_unannotated(cache: Cache) -> None:
     without = cache.select(["case-1", "case-4"])
     np.testing.assert_allclose(FramePools(without).weights(BatchPlan(8, 1)), (0.5, 0.25, 0.25, 0))
 
 
-def test_ranks_share_one_batch_and_any_batch_can_be_the_first(cache: Cache):
+def test_ranks_share_one_batch_and_any_batch_can_be_the_first(cache: Cache) -> None:
     whole = next(iter(batches(cache, size=8, first=7)))
     halves = [next(iter(batches(cache, size=4, first=7, rank=rank, ranks=2))) for rank in (0, 1)]
     assert same(whole[0::2], halves[0]) and same(whole[1::2], halves[1])
@@ -164,7 +167,7 @@ def test_ranks_share_one_batch_and_any_batch_can_be_the_first(cache: Cache):
     assert same(everything[7], whole) and not same(everything[6], whole)
 
 
-def test_masks_come_with_their_frames_and_only_with_annotated_ones(cache: Cache):
+def test_masks_come_with_their_frames_and_only_with_annotated_ones(cache: Cache) -> None:
     batch = TrainingFrames(cache).__getitems__([*batches(cache).draw(0), *batches(cache).draw(1)])
     assert set(batch.quality.tolist()) == {0, 1, 2}
     for frame, mask, quality in zip(batch.frames, batch.masks, batch.quality, strict=True):
@@ -176,7 +179,7 @@ def test_masks_come_with_their_frames_and_only_with_annotated_ones(cache: Cache)
 # -- folds
 
 
-def test_folds_keep_subjects_together_and_every_case_is_held_out_once(cache: Cache):
+def test_folds_keep_subjects_together_and_every_case_is_held_out_once(cache: Cache) -> None:
     held_out = assign_folds(cache, folds=2, seed=0)
     assert sorted(held_out) == [case.facts.uuid for case in cache.cases]
     assert held_out["case-0"] == held_out["case-5"]
@@ -192,7 +195,7 @@ def test_folds_keep_subjects_together_and_every_case_is_held_out_once(cache: Cac
 
 
 @pytest.mark.parametrize(("fold", "folds"), [(2, 2), (-1, 2), (0, 6), (0, 1)])
-def test_impossible_folds_are_refused(cache: Cache, fold: int, folds: int):
+def test_impossible_folds_are_refused(cache: Cache, fold: int, folds: int) -> None:
     with pytest.raises(InputError, match="fold"):
         split(cache, fold=fold, folds=folds, seed=0)
 
@@ -208,7 +211,7 @@ def finished(cache: Cache, base: Path, tmp_path_factory: pytest.TempPathFactory)
     return fold_folder(runs, 0)
 
 
-def test_a_run_leaves_weights_figures_history_and_curves(finished: Path):
+def test_a_run_leaves_weights_figures_history_and_curves(finished: Path) -> None:
     rows = read_history(finished)
     assert [int(row["step"]) for row in rows] == [2, 4]
     assert all(float(row["loss/total"]) > 0 for row in rows)
@@ -218,7 +221,9 @@ def test_a_run_leaves_weights_figures_history_and_curves(finished: Path):
     assert list((finished / "tensorboard").glob("events.*"))
 
 
-def test_every_adapter_and_head_has_moved_and_the_base_is_not_saved(finished: Path, base: Path):
+def test_every_adapter_and_head_has_moved_and_the_base_is_not_saved(
+    finished: Path, base: Path
+) -> None:
     saved = load_file(finished / WEIGHTS)
     frozen = load_base(base)[1].state_dict()
     assert not {f"trunk.{name}" for name in frozen} & set(saved)
@@ -231,7 +236,7 @@ def test_every_adapter_and_head_has_moved_and_the_base_is_not_saved(finished: Pa
 
 def test_a_finished_run_is_not_repeated_and_another_recipe_is_refused(
     finished: Path, cache: Cache, base: Path
-):
+) -> None:
     before = (finished / WEIGHTS).stat().st_mtime_ns
     result = fit(cache.folder, base, finished.parent, 0, options(), CPU)
     assert result == json.loads((finished / "result.json").read_text())
@@ -240,7 +245,7 @@ def test_a_finished_run_is_not_repeated_and_another_recipe_is_refused(
         fit(cache.folder, base, finished.parent, 0, options(seed=4), CPU)
 
 
-def test_a_cache_of_another_size_is_refused(cache: Cache, base: Path, tmp_path: Path):
+def test_a_cache_of_another_size_is_refused(cache: Cache, base: Path, tmp_path: Path) -> None:
     finish_cache(tmp_path, [], 64, simulated=False)
     with pytest.raises(InputError, match="--size 32"):
         fit(tmp_path, base, tmp_path / "runs", 0, options(), CPU)
@@ -265,7 +270,7 @@ def close(ours: Path, theirs: Path, tolerance: float) -> None:
 
 def test_killed_and_resumed_is_as_if_never_killed(
     finished: Path, cache: Cache, base: Path, tmp_path: Path
-):
+) -> None:
     arguments = command(cache, base, tmp_path, "--batch-size", "4")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
@@ -374,7 +379,9 @@ def test_sigterm_stops_all_processes_of_a_run(cache: Cache, base: Path, tmp_path
                 time.sleep(0.1)
 
 
-def test_two_processes_are_one_with_twice_the_batch(cache: Cache, base: Path, tmp_path: Path):
+def test_two_processes_are_one_with_twice_the_batch(
+    cache: Cache, base: Path, tmp_path: Path
+) -> None:
     arguments = command(
         cache, base, tmp_path / "two", "--batch-size", "4", "--devices", "2", "--dropout", "0"
     )
@@ -458,7 +465,7 @@ def test_all_folds_on_several_devices_each_are_refused(
         fit_all(cache.folder, base, tmp_path, options(), replace(CPU, devices=2))
 
 
-def test_accumulated_halves_have_the_loss_of_the_whole(cache: Cache, base: Path):
+def test_accumulated_halves_have_the_loss_of_the_whole(cache: Cache, base: Path) -> None:
     """Without batch statistics, as those belong to a pass: the mean of two passes' losses."""
     network = adapted_network(base, cache, options()).eval()
     module = AbdomenTraining(network, options(augmentation=NONE).recipe, cache, cache)
@@ -471,7 +478,7 @@ def test_accumulated_halves_have_the_loss_of_the_whole(cache: Cache, base: Path)
         torch.testing.assert_close(mean, value, atol=1e-5, rtol=1e-4)
 
 
-def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: Path):
+def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: Path) -> None:
     draws = batches(cache, size=4).draw(0)
     undropped = replace(options(), lora=LoraConfig(rank=2, dropout=0.0))
     found = []
@@ -479,7 +486,7 @@ def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: 
         network = adapted_network(base, cache, undropped)
         network.trunk.set_grad_checkpointing(checkpointing)
         module = AbdomenTraining(network, options().recipe, cache, cache)
-        module.losses(TrainingFrames(cache).__getitems__(draws))["total"].backward()
+        module.losses(TrainingFrames(cache).__getitems__(draws))["total"].backward()  # type: ignore[no-untyped-call]
         found.append({n: p.grad for n, p in network.named_parameters() if p.requires_grad})
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
@@ -490,13 +497,15 @@ def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: 
 
 
 @pytest.fixture(scope="module")
-def report(finished: Path, cache: Cache, base: Path) -> dict:
+def report(finished: Path, cache: Cache, base: Path) -> dict[str, Any]:
     """Both folds trained and cross-validated, in the folder of `finished`."""
     fit(cache.folder, base, finished.parent, 1, options(), CPU)
     return cross_validate(cache.folder, base, finished.parent, torch.device("cpu"), TRIED)
 
 
-def test_cross_validation_judges_each_case_by_the_fold_that_held_it_out(report: dict, cache: Cache):
+def test_cross_validation_judges_each_case_by_the_fold_that_held_it_out(
+    report: dict[str, Any], cache: Cache
+) -> None:
     held_out = assign_folds(cache, folds=2, seed=0)
     assert {uuid: case["fold"] for uuid, case in report["by_case"].items()} == held_out
     assert SelectionConfig(**report["fitted"]) in TRIED
@@ -509,8 +518,8 @@ def test_cross_validation_judges_each_case_by_the_fold_that_held_it_out(report: 
 
 
 def test_cross_validation_is_the_shipped_pipelines_own(
-    report: dict, cache: Cache, base: Path, finished: Path, tmp_path: Path
-):
+    report: dict[str, Any], cache: Cache, base: Path, finished: Path, tmp_path: Path
+) -> None:
     pack(finished.parent, base, tmp_path / "bundle", pack_options(merge=False))
     bundle = load_bundle(tmp_path / "bundle")
     case = split(cache, fold=0, folds=2, seed=0)[1].cases[0]
@@ -526,7 +535,7 @@ def judged(number: int, fold: int, scores: tuple[float, ...]) -> Judged:
     return Judged(f"case-{number}", f"subject-{number}", fold, found)
 
 
-def test_the_selection_is_fitted_on_other_folds_for_the_honest_figure():
+def test_the_selection_is_fitted_on_other_folds_for_the_honest_figure() -> None:
     """One config is best in one fold, another in the other: honestly, each gets the wrong one."""
     cases = [
         *(judged(number, 0, (0.5, 0.9, 0.1)) for number in range(3)),
@@ -541,7 +550,7 @@ def test_the_selection_is_fitted_on_other_folds_for_the_honest_figure():
 @pytest.mark.parametrize(("worst_gain", "chosen"), [(0.02, 1), (-0.3, 0)])
 def test_a_selection_that_may_be_better_by_chance_does_not_replace_the_default(
     worst_gain: float, chosen: int
-):
+) -> None:
     gains = [*[0.1] * 9, worst_gain]
     cases = [judged(number, number % 2, (0.5, 0.5 + gain)) for number, gain in enumerate(gains)]
     assert np.mean(gains) > 0
@@ -550,8 +559,12 @@ def test_a_selection_that_may_be_better_by_chance_does_not_replace_the_default(
 
 
 def test_cases_are_judged_once(
-    report: dict, finished: Path, cache: Cache, base: Path, monkeypatch: pytest.MonkeyPatch
-):
+    report: dict[str, Any],
+    finished: Path,
+    cache: Cache,
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def judged_again(*_arguments: object) -> None:
         raise AssertionError
 
@@ -562,12 +575,14 @@ def test_cases_are_judged_once(
         cross_validate(*arguments, TRIED[:2])
 
 
-def test_the_grid_begins_with_the_default_and_has_no_entry_twice():
+def test_the_grid_begins_with_the_default_and_has_no_entry_twice() -> None:
     assert grid()[0] == SelectionConfig()
     assert len(set(grid())) == len(grid()) > 50
 
 
-def test_an_untrained_fold_is_named(finished: Path, cache: Cache, base: Path, tmp_path: Path):
+def test_an_untrained_fold_is_named(
+    finished: Path, cache: Cache, base: Path, tmp_path: Path
+) -> None:
     shutil.copytree(finished, tmp_path / "fold-0")
     with pytest.raises(InputError, match=r"folds \[1\] unfinished"):
         cross_validate(cache.folder, base, tmp_path, torch.device("cpu"))
@@ -578,8 +593,8 @@ def pack_options(*, merge: bool, folds: tuple[int, ...] = (0,)) -> PackOptions:
 
 
 def test_packed_merged_and_apart_are_one_network_with_its_papers(
-    report: dict, finished: Path, cache: Cache, base: Path, tmp_path: Path
-):
+    report: dict[str, Any], finished: Path, cache: Cache, base: Path, tmp_path: Path
+) -> None:
     images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     found = []
     for merge in (True, False):
@@ -598,8 +613,8 @@ def test_packed_merged_and_apart_are_one_network_with_its_papers(
 
 
 def test_an_ensemble_is_packed_apart_over_one_base(
-    report: dict, finished: Path, base: Path, tmp_path: Path
-):
+    report: dict[str, Any], finished: Path, base: Path, tmp_path: Path
+) -> None:
     pack(finished.parent, base, tmp_path / "two", pack_options(merge=False, folds=(0, 1)))
     bundle = load_bundle(tmp_path / "two")
     assert len(bundle.members) == 2
@@ -612,7 +627,7 @@ def test_an_ensemble_is_packed_apart_over_one_base(
         pack(finished.parent, base, tmp_path / "no", pack_options(merge=False, folds=(2,)))
 
 
-def test_another_base_is_refused(finished: Path, base: Path, tmp_path: Path):
+def test_another_base_is_refused(finished: Path, base: Path, tmp_path: Path) -> None:
     config, trunk, provenance = load_base(base)
     state = {name: tensor + 1 for name, tensor in trunk.state_dict().items()}
     save_base(tmp_path / "other", config, state, provenance, torch.float32)
