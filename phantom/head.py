@@ -67,5 +67,5 @@ def sample_head(rng: np.random.Generator, girth: Girth, ac_mm: float) -> list[Pa
     return [
         Part(shape=neck, material=materials.NECK),
         Part(shape=skull, material=replace(materials.BRAIN, shell=rim), name="skull"),
-        *head.parts((*INSIDE, *FACE)),
+        *head.placed((*INSIDE, *FACE)),
     ]

@@ -75,7 +75,7 @@ class Region:
         centre = self.centre_mm + self.rotation @ (np.array(at) * self.place_mm)
         return ellipsoid(centre, np.asarray(semi) * self.size_mm, self.rotation)
 
-    def parts(self, organs: Iterable[Organ]) -> list[Part]:
+    def placed(self, organs: Iterable[Organ]) -> list[Part]:
         """A table's organs in this region."""
         return [
             Part(shape=self.shape(organ.at, organ.semi), material=organ.material, name=organ.name)

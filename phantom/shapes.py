@@ -6,6 +6,7 @@ depth; a point of it is `origin + u * lateral + v * depth`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class Planes:
     depth: np.ndarray
     """Unit vector down the image's middle, (N, 3)."""
 
-    @property
+    @cached_property
     def normal(self) -> np.ndarray:
         """Unit normals, (N, 3)."""
         return np.cross(self.lateral, self.depth)

@@ -172,8 +172,8 @@ def sample_texture(rng: np.random.Generator) -> np.ndarray:
     return np.stack([mixed / mixed.std(), broad]).astype(np.float32).reshape(2, -1)
 
 
-def _cut(parts: Iterable[Part], planes: Planes) -> list[tuple[Material, Sections]]:
-    return [(part.material, part.shape.sections(planes)) for part in parts]
+def _cut(organs: Iterable[Part], planes: Planes) -> list[tuple[Material, Sections]]:
+    return [(part.material, part.shape.sections(planes)) for part in organs]
 
 
 def _nearest(

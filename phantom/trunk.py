@@ -147,12 +147,12 @@ def _chest(rng: np.random.Generator, girth: Girth) -> list[Part]:
     size_mm = rng.uniform(*HEART_SIZE) * girth.radius_mm
     centre_mm = np.array(HEART_AT) * girth.radius_mm
     heart = Region(place_mm=size_mm, size_mm=size_mm, centre_mm=centre_mm)
-    return [*chest.parts(LUNGS), *heart.parts([HEART, *CHAMBERS])]
+    return [*chest.placed(LUNGS), *heart.placed([HEART, *CHAMBERS])]
 
 
 def _belly(rng: np.random.Generator, girth: Girth) -> list[Part]:
     belly = Region(place_mm=girth.axes_mm, size_mm=girth.radius_mm)
-    organs = [_bowel_loop(rng, belly) for _ in range(BOWEL_LOOPS)] + belly.parts(KIDNEYS)
+    organs = [_bowel_loop(rng, belly) for _ in range(BOWEL_LOOPS)] + belly.placed(KIDNEYS)
     if rng.random() < BLADDER_SHARE:
         shape = belly.shape(BLADDER_AT, rng.uniform(*BLADDER_SEMI, 3))
         organs.append(Part(shape=shape, material=materials.BLADDER))
