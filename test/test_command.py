@@ -1,5 +1,6 @@
 """The command line that the rooms share: options from dataclasses, errors as one line."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -7,14 +8,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import pytest
+from docstring_parser import parse_from_object
 
 from acouslic.errors import InputError
+from benchmark.command import run_benchmark
 from dataset.command import INLINE, POSITIONAL, Command, Stopped, call, run
+from evaluation import __main__ as evaluation
+from training import commands as training
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -135,6 +140,40 @@ def test_what_a_stopped_command_has_noted_is_told(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "error: terminated; epoch 3 is kept\n"
 
 
+# ---- the rooms' own command lines
+
+
+def leaves(options: type) -> Iterator[tuple[str, str]]:
+    """Each option of a dataclass and its help, those of its inner dataclasses too."""
+    texts = {entry.arg_name: entry.description for entry in parse_from_object(options).params}
+    types = get_type_hints(options)
+    for entry in fields(options):
+        if is_dataclass(types[entry.name]):
+            yield from leaves(types[entry.name])
+        else:
+            yield f"{options.__name__}.{entry.name}", texts.get(entry.name) or ""
+
+
+@pytest.mark.parametrize(
+    "command", [*training.COMMANDS.values(), *evaluation.COMMANDS.values(), run_benchmark]
+)
+def test_every_option_has_a_sentence_of_help(command: Command) -> None:
+    (parameter,) = inspect.signature(command, eval_str=True).parameters.values()
+    options = dict(leaves(parameter.annotation))
+    assert options
+    assert not [name for name, text in options.items() if not text.strip().endswith(".")]
+
+
+@pytest.mark.parametrize("room", ["training", "evaluation", "benchmark"])
+def test_help_waits_for_no_torch(room: str) -> None:
+    text = (
+        f"import sys; from {room}.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", text], cwd=ROOT, check=True, capture_output=True)
+
+
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'test'}"}
 
 
@@ -153,12 +192,11 @@ def test_without_tyro_one_line_says_what_to_install() -> None:
 
 @contextmanager
 def running(body: str) -> Iterator[subprocess.Popen[str]]:
-    """A process whose only command prints "ready" and runs the body, an indented block."""
+    """A process whose only command is the body, an indented block that prints "ready"."""
     text = (
         "import hashlib, os, signal, sys, time\n"
         "from test_command import Rest, run\n"
         "def command(options: Rest) -> None:\n"
-        "    print('ready', flush=True)\n"
         f"{body}\n"
         "sys.exit(run(command, prog='command', description='', arguments=[]))"
     )
@@ -174,6 +212,7 @@ def running(body: str) -> Iterator[subprocess.Popen[str]]:
 
 WAITING = """
     try:
+        print('ready', flush=True)
         time.sleep(60)
     finally:
         print('closed')
@@ -195,7 +234,8 @@ def test_a_signal_closes_what_is_open_and_says_so(number: int, code: int, word: 
 
 def test_sigterm_ends_a_process_that_is_deep_in_a_computation() -> None:
     """About a minute in one call that hands no control back to Python."""
-    with running("    hashlib.pbkdf2_hmac('sha256', b'a', b'b', 100_000_000)") as process:
+    ready = "    print('ready', flush=True)\n"
+    with running(f"{ready}    hashlib.pbkdf2_hmac('sha256', b'a', b'b', 100_000_000)") as process:
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 143
@@ -205,6 +245,7 @@ def test_sigterm_ends_a_process_that_is_deep_in_a_computation() -> None:
 
 
 FORKING = """
+    print('ready', flush=True)
     if not (child := os.fork()):
         signal.signal(signal.SIGTERM, lambda number, frame: None)
         os.kill(os.getpid(), signal.SIGTERM)
