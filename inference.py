@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     stack = read_stack(find_input(options.input))
     seconds = {"read": time.perf_counter() - start}
-    bundle = load(choose_bundle(options.model, DEMO_BUNDLE), options.device)
+    bundle = load(choose_bundle(options.model, DEMO_BUNDLE), options)
     measurement = measure(stack, bundle)
     start = time.perf_counter()
     write_outputs(options.output, stack, measurement, bundle.id)

@@ -91,10 +91,11 @@ def _load_bundle(options: argparse.Namespace) -> "Bundle":
 
     checkout = DEMO_BUNDLE.parents[1]
     model = options.model or choose_bundle(checkout / "model", DEMO_BUNDLE)
-    return load(model, options.device)
+    return load(model, options)
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="acouslic", description=__doc__)
     parser.add_argument(
         "input",

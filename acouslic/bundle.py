@@ -12,8 +12,9 @@ Several members are an ensemble: their predictions are averaged.
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from acouslic import files
+from acouslic.calibration import Calibration
 from acouslic.errors import BundleError
 from acouslic.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.selection import SelectionConfig
 
-FORMAT = "acouslic-bundle-1"
+FORMAT = "acouslic-bundle-2"
+# Its bundles have no calibration and another rule for the choice of the frame.
+FIRST_FORMAT = "acouslic-bundle-1"
+FIRST_RULE = {"smoothing_frames", "mask_weight"}
 MANIFEST = "manifest.json"
 CONFIG, PROVENANCE, CARD = "config.json", "provenance.json", "MODEL_CARD.md"
 TRUNK = "trunk.safetensors"
@@ -71,18 +76,27 @@ class BundleConfig:
             TypeError: there is a value that this version does not know.
             ValueError: the format is of another version.
         """
-        if values["format"] != FORMAT:
+        if values["format"] not in (FORMAT, FIRST_FORMAT):
             raise ValueError(f"format {values['format']!r}")
+        if values["format"] == FORMAT:
+            calibration = Calibration.from_dict(values["calibration"])
+            selection = values["selection"]
+        else:
+            calibration = Calibration()
+            selection = {k: x for k, x in values["selection"].items() if k not in FIRST_RULE}
         return cls(
             network=NetworkConfig.from_dict(values["network"]),
             lora=None if values["lora"] is None else LoraConfig(**values["lora"]),
             members=values["members"],
-            selection=SelectionConfig(**values["selection"]),
+            selection=SelectionConfig(**selection, calibration=calibration),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """All values and the format's version, as plain JSON types."""
-        return {"format": FORMAT, **asdict(self)}
+        values = asdict(self)
+        del values["selection"]["calibration"]
+        calibration = self.selection.calibration.to_dict()
+        return {"format": FORMAT, **values, "calibration": calibration}
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,12 @@ class Bundle:
     def is_simulated(self) -> bool:
         """Whether it was trained on simulated images, and so means nothing for patients."""
         return bool(self.provenance.get("simulated", False))
+
+
+def without_sweep_prior(bundle: Bundle) -> Bundle:
+    """The same bundle, whose choice of the frame does not know a sweep's number."""
+    selection = replace(bundle.config.selection, sweep_prior=False)
+    return replace(bundle, config=replace(bundle.config, selection=selection))
 
 
 def choose_bundle(folder: Path, demo: Path) -> Path:
@@ -167,11 +187,50 @@ def save_bundle(
         for path in partial.iterdir():
             # safetensors writes for its owner only; the container's user is another.
             path.chmod(0o644)
-        files.write_json(partial / CONFIG, config.to_dict())
-        files.write_json(partial / PROVENANCE, provenance)
-        files.write_text(partial / CARD, card)
-        hashes = {path.name: files.sha256(path) for path in sorted(partial.iterdir())}
-        files.write_json(partial / MANIFEST, {"name": name, "sha256": hashes})
+        _write_descriptions(partial, name, config, provenance, card)
+
+
+def copy_bundle(
+    source: Path,
+    folder: Path,
+    selection: SelectionConfig,
+    provenance: dict[str, Any],
+    card: str,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a bundle with the weights of another one, and another way to choose a frame.
+
+    Args:
+        source: the other bundle's folder.
+        folder: where the new one goes.
+        selection: how it chooses a frame.
+        provenance: see `save_bundle`.
+        card: see `save_bundle`.
+        overwrite: whether an older bundle at `folder` may be replaced.
+
+    Raises:
+        BundleError: the other one is not whole.
+        OutputError: the folder holds something else, or a bundle that is not to be replaced.
+    """
+    manifest = _read_json(source, MANIFEST)
+    _verify(source, manifest)
+    config = replace(BundleConfig.from_dict(_read_json(source, CONFIG)), selection=selection)
+    with files.new_folder(folder, BUNDLE, overwrite=overwrite) as partial:
+        for name in (TRUNK, *(_member_file(k) for k in range(config.members))):
+            shutil.copyfile(source / name, partial / name)
+        _write_descriptions(partial, manifest["name"], config, provenance, card)
+
+
+def _write_descriptions(
+    folder: Path, name: str, config: BundleConfig, provenance: dict[str, Any], card: str
+) -> None:
+    """Write all but the weights, which are there already, the manifest last."""
+    files.write_json(folder / CONFIG, config.to_dict())
+    files.write_json(folder / PROVENANCE, provenance)
+    files.write_text(folder / CARD, card)
+    hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
+    files.write_json(folder / MANIFEST, {"name": name, "sha256": hashes})
 
 
 def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> Bundle:

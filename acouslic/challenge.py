@@ -68,6 +68,12 @@ def quality_of_labels(labels: np.ndarray) -> np.ndarray:
     return np.asarray(_LABEL_OF_QUALITY[labels])
 
 
+# ---- the score: 0.5 (1 - NAE of the AC) + 0.25 WFSS + 0.25 DSC_soft
+
+AC_SHARE, FRAME_SHARE, MASK_SHARE = 0.5, 0.25, 0.25
+# DSC_soft counts a mask on a frame that is less than this far from an annotated one.
+NEAREST_FRAMES = 15
+
 # ---- abdominal circumference (AC)
 
 # The training set's ACs reach from 141 to 351 mm; less or more than these is a mistake in a table.

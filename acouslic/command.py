@@ -32,6 +32,13 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
         help="where the network runs; auto: a GPU where there is one, else the CPU (default: auto)",
     )
     parser.add_argument(
+        "--sweep-prior",
+        choices=("calibrated", "none"),
+        default="calibrated",
+        help="whether a sweep's number counts in the choice of the frame; none: for a site that "
+        "sweeps otherwise than the challenge (default: calibrated)",
+    )
+    parser.add_argument(
         "--version", action=_Version, nargs=0, help="print version and git revision, and exit"
     )
 
@@ -74,16 +81,18 @@ def exit_code(run: Callable[[], object]) -> int:
     return 0
 
 
-def load(model: Path, device_name: str) -> "Bundle":
-    """Load the bundle in a folder onto the device of a name, and say so.
+def load(model: Path, options: argparse.Namespace) -> "Bundle":
+    """Load a bundle as the shared options say, and say so in the log.
 
     Raises:
         BundleError: the bundle is not whole.
         InputError: there is no such device.
     """
-    from acouslic.bundle import load_bundle
+    from acouslic.bundle import load_bundle, without_sweep_prior
     from acouslic.segment import choose_device
 
-    bundle = load_bundle(model, choose_device(device_name))
+    bundle = load_bundle(model, choose_device(options.device))
+    if options.sweep_prior == "none":
+        bundle = without_sweep_prior(bundle)
     log.info("bundle %s on %s", bundle.id, bundle.device)
     return bundle

@@ -5,7 +5,7 @@ Points are (x, y) = (column, row) in pixels from the centre of the first one; ax
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -63,6 +63,14 @@ class Ellipse:
             semi_major_px=max(width, height) / 2,
             semi_minor_px=min(width, height) / 2,
             angle_deg=major_angle_deg % 180.0,
+        )
+
+    def resized(self, *, factor: float = 1.0, more_px: float = 0.0) -> "Ellipse":
+        """The ellipse with both semi-axes multiplied by a factor, and then made longer."""
+        return replace(
+            self,
+            semi_major_px=self.semi_major_px * factor + more_px,
+            semi_minor_px=self.semi_minor_px * factor + more_px,
         )
 
     @property

@@ -68,6 +68,8 @@ def visible_ellipse(mask: np.ndarray, fan: np.ndarray, margin_px: int) -> Ellips
     if len(points) < FEWEST_POINTS:
         return None
     ellipse = Ellipse.from_opencv(cv2.fitEllipse(points.astype(np.float32)))
+    # The points are centres of border pixels, half a pixel inside of the shape that they border.
+    ellipse = ellipse.resized(more_px=0.5)
     return ellipse if _is_sane(ellipse, mask.shape) else None
 
 
@@ -105,7 +107,9 @@ def goodness(
     return float(component.sum() / total * _iou(component, inside) * in_fan * plausible)
 
 
-def outline(mask: np.ndarray, fan: np.ndarray, spacing_mm: float) -> Outline | None:
+def outline(
+    mask: np.ndarray, fan: np.ndarray, spacing_mm: float, ac_scale: float = 1.0
+) -> Outline | None:
     """The shape to write for a full-size mask.
 
     It is the largest component's ellipse, filled and cut by the fan, or the component itself where
@@ -118,6 +122,7 @@ def outline(mask: np.ndarray, fan: np.ndarray, spacing_mm: float) -> Outline | N
         mask: (H, W) bool, where the network sees the abdomen.
         fan: (H, W) bool.
         spacing_mm: side of the square pixels.
+        ac_scale: factor on the ellipse's axes, for a network whose masks are too small or large.
 
     Returns:
         The first of these shapes that is read right, else the least misread; None where the
@@ -127,6 +132,7 @@ def outline(mask: np.ndarray, fan: np.ndarray, spacing_mm: float) -> Outline | N
     ellipse = visible_ellipse(component, fan, FAN_MARGIN_PX)
     if ellipse is None:
         return None
+    ellipse = ellipse.resized(factor=ac_scale)
     filled = ellipse.mask(mask.shape) & fan
     shape = filled if _iou(filled, component) >= SAME_SHAPE_IOU else component
     shapes = [shape, shape & _inner(fan, FAN_MARGIN_PX), component]

@@ -99,6 +99,7 @@ def describe(stack: Stack, measurement: Measurement, bundle_id: str) -> dict[str
     ellipse, spacing_mm = measurement.ellipse, stack.geometry.spacing_mm[0]
     return {
         "ac_mm": measurement.ac_mm,
+        "ac_interval_mm": list(measurement.ac_interval_mm),
         "frame": measurement.frame,
         "sweep": measurement.sweep,
         "ellipse": {
@@ -109,6 +110,7 @@ def describe(stack: Stack, measurement: Measurement, bundle_id: str) -> dict[str
             "angle_deg": ellipse.angle_deg,
         },
         "confidence": measurement.confidence,
+        "p_annotated": measurement.p_annotated,
         "bundle_id": bundle_id,
     }
 

@@ -350,6 +350,8 @@ def _draw_figures(canvas: _Canvas, stack: Stack, measurement: Measurement, bundl
     canvas.rectangle(Box(left, top + 70, width, 1), _RULE)
     canvas.text((left, top + 112), "Abdominal circumference", 18, _QUIET)
     _draw_circumference(canvas, (left, top + 222), measurement.ac_mm)
+    low, high = measurement.ac_interval_mm
+    canvas.text((left, top + 266), f"90 % interval {low:.0f} to {high:.0f} mm", 20, _QUIET)
     canvas.rectangle(Box(left, top + 296, width, 1), _RULE)
     _draw_table(canvas, top + 342, stack, measurement, bundle_id)
 
@@ -371,6 +373,7 @@ def _draw_table(
     sweep = measurement.sweep
     rows = (
         ("Confidence", f"{measurement.confidence:.2f}", ""),
+        ("Annotated", f"{measurement.p_annotated:.2f}", "probability, of this frame"),
         ("Frame", f"{measurement.frame}", f"of 0 to {len(stack.frames) - 1}"),
         ("Sweep", f"{sweep}", SWEEP_DIRECTIONS[sweep - 1]),
         ("Axes", " by ".join(axes_mm), "mm"),

@@ -5,56 +5,47 @@ Scores are (T,) float32 in 0..1, 0 on black frames. Nothing is averaged across a
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 from scipy.special import expit, logit
 
 from acouslic import mask
+from acouslic.calibration import Calibration
 from acouslic.challenge import (
     CHALLENGE_FAN,
     FRAME_SHAPE,
-    QUALITY_VALUES,
     SPACING_MM,
     TYPICAL_AC_MM,
 )
+from acouslic.expected_score import Evidence, Posteriors, expected_score, posteriors
 from acouslic.mask import Outline
 from acouslic.preprocess import masks_to_grid
-from acouslic.segment import StackPrediction, full_size
-from acouslic.stack import sweep_slices
+from acouslic.segment import StackPrediction
 
 log = logging.getLogger(__name__)
 
-# The least that a mask's goodness counts, so that quality alone still ranks frames without a mask.
-LEAST_GOODNESS = 1e-3
 # At most so many frames are tried for one whose mask is read right; an outline takes some 10 ms.
 CANDIDATES = 40
 # A frame may take the best one's place where its score is at least this share of the best; set by
 # hand.
 NEARLY_AS_GOOD = 0.8
-# Guards a division; on a tissue frame the Gaussian's weights sum up to far more.
-LEAST_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """How frames are scored.
+    """How a frame is chosen; the training set's circumferences reach from 141 to 351 mm."""
 
-    `training cross-validate` fits the first three on a grid; the defaults stay unless others are
-    clearly better. The training set's circumferences reach from 141 to 351 mm.
-    """
-
-    smoothing_frames: float = 3.0
-    """Standard deviation, in frames, of the Gaussian along the sweep; 0 smooths nothing."""
-    mask_weight: float = 0.5
-    """Exponent of the mask's goodness beside the expected quality; 0 ignores it."""
     mask_threshold: float = 0.5
     """Probability above which a pixel is abdomen, 0 to 1."""
     smallest_mm: float = 120.0
     """Least plausible circumference in mm."""
     largest_mm: float = 380.0
     """Greatest plausible circumference in mm."""
+    sweep_prior: bool = True
+    """Whether a sweep's number counts in the choice."""
+    calibration: Calibration = field(default_factory=Calibration)
+    """The numbers that make probabilities of what the network says."""
 
 
 # A rule scores every frame, (T,), from the prediction, which frames show tissue, and the config.
@@ -64,34 +55,35 @@ Rule = Callable[[StackPrediction, np.ndarray, SelectionConfig], np.ndarray]
 def score_frames(
     prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig
 ) -> np.ndarray:
-    """Score every frame by the rule that ships.
+    """Score every frame by the rule that ships: its expected score.
 
     Args:
         prediction: the network's, of T frames.
         tissue: which frames show anything, (T,) bool.
-        config: how the evidence is joined.
+        config: how a frame is chosen.
 
     Returns:
         (T,), 0 to 1.
     """
-    return frame_scores(*evidence(prediction, tissue, config), tissue, config)
+    return expected_score(believe(prediction, tissue, config), config.calibration)
 
 
-def evidence(
-    prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the rule that ships scores frames by.
+def believe(prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig) -> Posteriors:
+    """What is to be believed of a stack after the network's prediction; see `score_frames`."""
+    said = evidence(prediction, tissue, config)
+    return posteriors(said, config.calibration, sweep_prior=config.sweep_prior)
+
+
+def evidence(prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig) -> Evidence:
+    """What the network says of each frame, and how much its mask looks like an abdomen.
+
+    A mask's goodness is that of its shape, times the mean probability under it.
 
     Args:
         prediction: the network's, of T frames.
         tissue: which frames show anything, (T,) bool.
         config: its threshold and its plausible circumferences are used.
-
-    Returns:
-        The expected quality of each frame, and the goodness of its mask: that of the shape, times
-        the mean probability under it. Both (T,), 0 to 1.
     """
-    expected_quality = prediction.quality @ np.array(QUALITY_VALUES, np.float32)
     size = prediction.mask_logits.shape[-1]
     fan = masks_to_grid(CHALLENGE_FAN.mask()[None], size)[0]
     pixel_mm = SPACING_MM * max(FRAME_SHAPE) / size
@@ -102,50 +94,7 @@ def evidence(
         covered = (logits > logit(config.mask_threshold)) & fan
         shape = mask.goodness(covered, fan, pixel_mm, plausible_mm)
         goodness[frame] = shape * expit(logits[covered]).mean() if shape else 0
-    return expected_quality, goodness
-
-
-def frame_scores(
-    expected_quality: np.ndarray, goodness: np.ndarray, tissue: np.ndarray, config: SelectionConfig
-) -> np.ndarray:
-    """Score every frame from its evidence.
-
-    Where no frame has a mask, the quality alone still ranks them.
-
-    Args:
-        expected_quality: (T,), P(optimal) + 0.6 P(suboptimal), which is the frame's expected WFSS
-            in a stack that has an optimal one.
-        goodness: (T,), of the masks, 0..1, see `evidence`.
-        tissue: (T,) bool.
-        config: how they are joined.
-
-    Returns:
-        (T,), 0 to 1.
-    """
-    quality = smooth(expected_quality, tissue, config.smoothing_frames)
-    return np.asarray(quality * np.power(np.maximum(goodness, LEAST_GOODNESS), config.mask_weight))
-
-
-def smooth(values: np.ndarray, tissue: np.ndarray, sigma_frames: float) -> np.ndarray:
-    """Average values along each sweep with a Gaussian, over its tissue frames only.
-
-    Args:
-        values: (T,).
-        tissue: (T,) bool.
-        sigma_frames: the Gaussian's standard deviation; 0 or less averages nothing.
-
-    Returns:
-        (T,), 0 on black frames.
-    """
-    if sigma_frames <= 0:
-        return np.asarray(values * tissue)
-    result = np.zeros(len(values), np.float32)
-    for sweep in sweep_slices(len(values)):
-        present = tissue[sweep].astype(np.float32)
-        weight = gaussian_filter1d(present, sigma_frames, mode="constant")
-        total = gaussian_filter1d(values[sweep] * present, sigma_frames, mode="constant")
-        result[sweep] = np.where(present > 0, total / np.maximum(weight, LEAST_WEIGHT), 0)
-    return result
+    return Evidence(prediction.quality, goodness, tissue)
 
 
 def ranked(scores: np.ndarray, tissue: np.ndarray) -> np.ndarray:
@@ -155,27 +104,29 @@ def ranked(scores: np.ndarray, tissue: np.ndarray) -> np.ndarray:
 
 
 class Outlines:
-    """The outlines of a prediction's frames, `outlines[frame]`; each is made once, when needed."""
+    """The outlines of a stack's frames, `outlines[frame]`; each is made once, when needed."""
 
     def __init__(
-        self, prediction: StackPrediction, spacing_mm: float, mask_threshold: float
+        self, logits_of: Callable[[int], np.ndarray], spacing_mm: float, config: SelectionConfig
     ) -> None:
         """Make none yet.
 
         Args:
-            prediction: the network's.
+            logits_of: gives a frame's mask logits at the frame's own size, (H, W).
             spacing_mm: side of the frames' square pixels.
-            mask_threshold: probability above which a pixel is abdomen.
+            config: its threshold and its scale of the AC are used.
         """
-        self.prediction, self.spacing_mm = prediction, spacing_mm
-        self._least_logit = logit(mask_threshold)
+        self.logits_of, self.spacing_mm = logits_of, spacing_mm
+        self._least_logit = logit(config.mask_threshold)
+        self._ac_scale = config.calibration.ac_scale
         self._known: dict[int, Outline | None] = {}
 
     def __getitem__(self, frame: int) -> Outline | None:
         """The frame's outline, or None where its mask has none."""
         if frame not in self._known:
-            covered = full_size(self.prediction, frame) > self._least_logit
-            self._known[frame] = mask.outline(covered, CHALLENGE_FAN.mask(), self.spacing_mm)
+            covered = self.logits_of(frame) > self._least_logit
+            fan = CHALLENGE_FAN.mask()
+            self._known[frame] = mask.outline(covered, fan, self.spacing_mm, self._ac_scale)
         return self._known[frame]
 
 
@@ -199,7 +150,7 @@ def choose(scores: np.ndarray, tissue: np.ndarray, outlines: Outlines) -> tuple[
     readable = _readable(ranking, scores, outlines)
     if not readable:
         log.warning("no abdomen is seen in any frame; a circle of %g mm is written", TYPICAL_AC_MM)
-        weights = np.exp(full_size(outlines.prediction, best))
+        weights = np.exp(outlines.logits_of(best))
         fan = CHALLENGE_FAN.mask()
         return best, mask.fallback_circle(weights, fan, outlines.spacing_mm, TYPICAL_AC_MM)
     frame, outline = min(readable, key=lambda candidate: candidate[1].misread)

@@ -4,7 +4,13 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from dataset.command import Command, run
-from evaluation.options import CompareOptions, ReportOptions, RunOptions, ScoreOptions
+from evaluation.options import (
+    CompareOptions,
+    ReportOptions,
+    RunOptions,
+    ScoreOptions,
+    SimulateOptions,
+)
 
 # Each command imports its own modules: help needs neither torch nor plots, nor does scoring.
 
@@ -37,6 +43,13 @@ def compare_scores(options: CompareOptions) -> None:
         write_comparison(comparison, options.output)
 
 
+def simulate_choice(options: SimulateOptions) -> None:
+    """Compare rules for choosing the frame on real label sequences, with simulated networks."""
+    from evaluation.simulate import compare_rules
+
+    print(compare_rules(options))
+
+
 def report_score(options: ReportOptions) -> None:
     """Write one HTML page about a scored run: figures, plots, and every case with its pictures."""
     from evaluation.report import write_report
@@ -49,6 +62,7 @@ COMMANDS: Mapping[str, Command] = {
     "score": score_cases,
     "compare": compare_scores,
     "report": report_score,
+    "simulate-choice": simulate_choice,
 }
 
 

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 from dataset.command import POSITIONAL
 from evaluation.intervals import SEED
 
-RuleName = Literal["shipped", "largest-area", "highest-probability", "peak-probability"]
+RuleName = Literal[
+    "shipped", "quality-times-mask", "largest-area", "highest-probability", "peak-probability"
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,22 @@ class RunOptions:
     """Names of the only cases to run, without .mha; None takes all."""
     rule: RuleName = "shipped"
     """How the frame is chosen; all but shipped are for comparisons."""
+    sweep_prior: Literal["calibrated", "none"] = "calibrated"
+    """Whether a sweep's number counts in the choice; none: for a site that sweeps otherwise."""
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """Which label sequences to compare rules on, and how well the simulated networks see."""
+
+    labels: Annotated[Path, POSITIONAL]
+    """Data set in the training set's layout, or a folder with the two public tables of labels."""
+    detectors: tuple[Literal["weak", "middle", "strong"], ...] = ("weak", "middle", "strong")
+    """Simulated networks, by how well they tell frames apart."""
+    repeats: int = 3
+    """Number of simulations of each; scores are their means."""
+    seed: int = 1
+    """Seed of the first simulation; the others follow it."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 
 from acouslic.challenge import SWEEPS, Quality
 from evaluation import style
+from evaluation.reliability import bins, risk_coverage
 
 Case = Mapping[str, Any]
 
@@ -114,6 +115,50 @@ def wfss_by_sweep(cases: Sequence[Case]) -> str:
         axes.set_xticks(range(1, SWEEPS + 1))
         axes.set_xlabel("sweep of the chosen frame (1–3 transverse, 4–6 sagittal)")  # noqa: RUF001
         axes.set_ylabel("mean WFSS")
+        return style.to_svg(figure)
+
+
+def reliability_diagram(cases: Sequence[Case]) -> str:
+    """What answers claim against what came of it: confidence and score, p_annotated and truth."""
+    with style.styled("reliability"):
+        figure, axes = _new_plot("Do answers hold what they say?")
+        axes.plot([0, 1], [0, 1], color=style.QUIET, linewidth=1, linestyle="--")
+        claiming = [case for case in cases if case.get("confidence") is not None]
+        for number, (claim, came, label) in enumerate(
+            (
+                ("confidence", [case["score"] for case in claiming], "confidence, score"),
+                (
+                    "p_annotated",
+                    [float(case["quality"] != "none") for case in claiming],
+                    "p_annotated, annotated",
+                ),
+            )
+        ):
+            claimed, outcome = np.array([case[claim] for case in claiming], float), np.array(came)
+            inside = bins(claimed) if claiming else []
+            points = [(claimed[k].mean(), outcome[k].mean(), k.sum()) for k in inside]
+            x, y, count = np.array(points).T if points else np.zeros((3, 0))
+            colour = style.SERIES[number]
+            axes.plot(x, y, color=colour, linewidth=1)
+            axes.scatter(x, y, s=14 + 4 * count, color=colour, alpha=0.75, label=label)
+        axes.set_xlabel("claimed (mean of the cases of a bin)")
+        axes.set_ylabel("came")
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(-0.03, 1.03)
+        axes.legend(loc="upper left")
+        return style.to_svg(figure)
+
+
+def risk_by_coverage(cases: Sequence[Case]) -> str:
+    """Mean loss of the surest cases against how many of them are kept."""
+    with style.styled("risk-coverage"):
+        figure, axes = _new_plot("Loss if unsure cases are left out")
+        coverage, risk = risk_coverage(cases)
+        axes.plot(coverage, risk, color=style.BLUE)
+        axes.set_xlabel("share of cases kept, the surest first")
+        axes.set_ylabel("mean of 1 − score")  # noqa: RUF001
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(bottom=0)
         return style.to_svg(figure)
 
 

@@ -5,6 +5,7 @@ Plain:    <uuid>/ with what inference.py writes.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from acouslic.challenge import (
+    CIRCUMFERENCE_FILE,
     FRAME_FILE,
     FRAME_SLUG,
     MASK_FOLDER,
@@ -29,6 +31,8 @@ JOBS_FILE = "predictions.json"
 SCORES_FILE = "frame_scores.json"
 # The image files that the official tool looks for.
 IMAGE_PATTERNS = ("*.mha", "*.tiff")
+# What our answers say of themselves, in a file beside the challenge's own.
+CLAIMS = ("confidence", "p_annotated", "ac_interval_mm")
 
 
 class PredictionError(AcouslicError):
@@ -64,6 +68,8 @@ class Prediction:
     """(H, W), that frame's mask of 0 and 1; zeros where the frame is not in the stack."""
     warnings: tuple[str, ...]
     """What the official tool lets pass and a reviewer wants to know."""
+    claims: Mapping[str, Any]
+    """What the answer says of itself, by CLAIMS; None for what it does not say."""
 
 
 def find_predictions(folder: Path) -> dict[str, PredictionFiles]:
@@ -120,7 +126,22 @@ def read_prediction(files: PredictionFiles, shape: tuple[int, ...]) -> Predictio
     if not all(np.isin(mask, (0, 1)).all() for mask in volume.frames.values()):
         values = np.unique(np.stack(list(volume.frames.values())))
         raise _broken(files, "a mask of 0 and 1", f"the values {values[:5].tolist()} in {path}")
-    return Prediction(frame, volume.frame(frame), tuple(_oddities(frame, volume)))
+    warnings = tuple(_oddities(frame, volume))
+    return Prediction(frame, volume.frame(frame), warnings, _read_claims(files))
+
+
+def _read_claims(files: PredictionFiles) -> dict[str, Any]:
+    """The claims of an answer of ours; None for all of them in any other answer."""
+    nothing = dict.fromkeys(CLAIMS)
+    try:
+        described = json.loads(files.frame_path.with_name(CIRCUMFERENCE_FILE.name).read_text())
+        claims = {name: described[name] for name in CLAIMS}
+        low, high = claims["ac_interval_mm"]
+        numbers = (claims["confidence"], claims["p_annotated"], low, high)
+    except (OSError, ValueError, KeyError, TypeError):
+        return nothing
+    is_sound = all(isinstance(number, float) and math.isfinite(number) for number in numbers)
+    return claims if is_sound and all(0 <= number <= 1 for number in numbers[:2]) else nothing
 
 
 def _oddities(frame: int, volume: Labels) -> list[str]:

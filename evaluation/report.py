@@ -28,6 +28,7 @@ from evaluation.predictions import (
     find_predictions,
     read_prediction,
 )
+from evaluation.reliability import reliability
 from evaluation.score import read_score
 
 REPORT_FILE = "report.html"
@@ -166,6 +167,8 @@ def render(result: Mapping[str, Any], views: Sequence[CaseView]) -> str:
             plots.error_by_size(cases),
             plots.wfss_by_sweep(cases),
             plots.wfss_by_case(cases),
+            plots.reliability_diagram(cases),
+            plots.risk_by_coverage(cases),
         ],
     )
 
@@ -193,6 +196,10 @@ def _facts(cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     ]
     if errors:
         facts.append((f"{np.median(errors):.1f} mm", "median error of the AC, where there is one"))
+    says = reliability(cases)
+    if says["ac_coverage"] is not None:
+        covered = f"{100 * says['ac_coverage']:.0f} %"
+        facts.append((covered, "of references lie inside the AC's 90 % interval"))
     if np.isfinite(bias):
         facts.append(
             (f"{lowest:+.1f} to {highest:+.1f} %", f"limits of agreement, bias {bias:+.1f} %")

@@ -16,7 +16,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from acouslic import files
-from acouslic.bundle import Bundle, load_bundle
+from acouslic.bundle import Bundle, load_bundle, without_sweep_prior
 from acouslic.challenge import CIRCUMFERENCE_FILE, FRAME_FILE, IMAGES, MASK_FOLDER
 from acouslic.errors import AcouslicError, InputError, OutputError
 from acouslic.pipeline import Measurement, measure
@@ -82,6 +82,8 @@ def run(options: RunOptions) -> Record:
     files.refuse_foreign_folder(options.output, RUN_FILE, "a run")
     files.refuse_foreign_file(options.output / RUN_FILE, RUN_MARK, "a run's record")
     bundle = load_bundle(options.model, choose_device(options.device))
+    if options.sweep_prior == "none":
+        bundle = without_sweep_prior(bundle)
     options.output.mkdir(parents=True, exist_ok=True)
     with files.claim(options.output) as is_ours:
         if not is_ours:
@@ -203,21 +205,26 @@ def _shape_of(path: Path) -> tuple[int, ...]:
     return tuple(reversed(reader.GetSize()))
 
 
+def _rule_of(options: RunOptions) -> str:
+    """How frames are chosen, as run.json keeps it: answers of two ways are never mixed."""
+    return options.rule + (", no sweep prior" if options.sweep_prior == "none" else "")
+
+
 def _open_record(options: RunOptions, bundle: Bundle) -> Record:
     record = Record(
         bundle_id=bundle.id,
         simulated=bool(bundle.provenance.get("simulated", False)),
         dataset=str(options.dataset.resolve()),
         device=str(bundle.device),
-        rule=options.rule,
+        rule=_rule_of(options),
     )
     path = options.output / RUN_FILE
     if not path.is_file():
         return record
     before: dict[str, Any] = json.loads(path.read_text())
-    if (before["bundle_id"], before["rule"]) != (bundle.id, options.rule):
+    if (before["bundle_id"], before["rule"]) != (bundle.id, _rule_of(options)):
         raise InputError(
-            expected=f"answers of bundle {bundle.id}, {options.rule} rule, or none",
+            expected=f"answers of bundle {bundle.id}, {_rule_of(options)} rule, or none",
             found=f"those of {before['bundle_id']}, {before['rule']} rule, in {options.output}",
             advice="give another --output folder for another bundle or rule",
         )

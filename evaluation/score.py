@@ -23,12 +23,14 @@ from evaluation import metrics
 from evaluation.intervals import LEVEL_PERCENT, RESAMPLES, mean_intervals
 from evaluation.options import ScoreOptions
 from evaluation.predictions import (
+    CLAIMS,
     Prediction,
     PredictionError,
     PredictionFiles,
     find_predictions,
     read_prediction,
 )
+from evaluation.reliability import reliability
 
 METRICS_FILE, CASES_FILE = "metrics.json", "cases.csv"
 # What `settings` says of the bootstrap; by this our metrics.json differs from the official one.
@@ -49,6 +51,7 @@ CASE_COLUMNS = (
     "reference_mm",
     *SCORED_KEYS,
     "NearestAnnotatedFrame",
+    *CLAIMS,
     "warnings",
 )
 
@@ -90,6 +93,7 @@ def score(options: ScoreOptions) -> dict[str, Any]:
         _refuse_broken([case for case in cases if case["status"] != "scored"])
     return {
         **_totals(cases, options.seed),
+        "reliability": reliability(cases),
         "cases": cases,
         "warnings": [
             {"case": case["case"], "warning": text} for case in cases for text in case["warnings"]
@@ -155,7 +159,12 @@ def table(result: Mapping[str, Any]) -> str:
         ends = entry["ci95"]
         interval = "-" if ends is None else f"{ends[0]:.4f} .. {ends[1]:.4f}"
         lines.append(f"{key:28}{entry['mean']:12.4f}{entry['std']:12.4f}   {interval}")
+    lines += [f"{key:28}{_figure(value):>12}" for key, value in result["reliability"].items()]
     return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}".removesuffix(".0000")
 
 
 def score_case(job: Job) -> dict[str, Any]:
@@ -209,6 +218,7 @@ def _scored(
         **measured.values,
         "score": metrics.score(*(measured.values[key] for key in SCORE_TERMS)),
         "NearestAnnotatedFrame": measured.nearest_frame,
+        **prediction.claims,
         "warnings": [*prediction.warnings, *(undefined if measured.undefined else ())],
     }
 
@@ -241,6 +251,7 @@ def _worst(status: str, message: str) -> dict[str, Any]:
         **metrics.WORST_VALUES,
         "score": 0.0,
         "NearestAnnotatedFrame": None,
+        **dict.fromkeys(CLAIMS),
         "warnings": [f"{message}: scored as the worst"],
     }
 

@@ -14,6 +14,7 @@ from acouslic.challenge import (
     SPACING_MM,
     SWEEPS,
 )
+from acouslic.ellipse import circumference_mm
 from phantom.annotator import Annotator, judge, sample_annotator, view_of
 from phantom.chance import Range, Stream, stream
 from phantom.scene import Scene, sample_scene, sample_subject, subject_of
@@ -127,9 +128,15 @@ def _label(sweep: Sweep, annotator: Annotator) -> SweepTruth:
 
 
 def _ac_mm(quality: np.ndarray, merit: np.ndarray, sections: Sections) -> float | None:
-    """The circumference in the frame of most merit among those of the best quality."""
+    """The circumference in the frame of most merit among those of the best quality.
+
+    It is the evaluator's reading of that frame's mask, as the challenge's references are; the
+    section's own perimeter, which is 0.3 % larger, where the evaluator reads none.
+    """
     if not quality.any():
         return None
     candidates = np.flatnonzero(quality == quality.max())
-    best = candidates[np.argmax(merit[candidates])]
-    return float(sections.circumference_mm()[best])
+    best = int(candidates[np.argmax(merit[candidates])])
+    fan = CHALLENGE_FAN.mask()
+    reading = circumference_mm(section_mask(sections, best) & fan, fan, SPACING_MM)
+    return float(sections.circumference_mm()[best]) if reading is None else reading

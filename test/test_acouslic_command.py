@@ -91,6 +91,7 @@ def test_one_stack_gives_what_inference_writes_and_a_preview(
             output=tmp_path / "inference",
             model=tiny_bundle,
             device="cpu",
+            sweep_prior="calibrated",
             preview=None,
         )
     )
@@ -339,7 +340,7 @@ def test_help_is_quick_and_every_option_has_a_sentence_with_its_default(program:
     assert not {name.partition(".")[0] for name in imported} & {"torch", "numpy", "SimpleITK"}
     lines = re.sub(r"\n {10,}", "  ", done.stdout).splitlines()
     options = [re.split(r"  +", line.strip(), maxsplit=1) for line in lines if line[:4] == "  --"]
-    assert len(options) == 6
+    assert len(options) == 7
     for name, sentence in options:
         assert name == "--version" or re.search(r"\((default: .*|required)\)$", sentence), name
 

@@ -8,12 +8,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from acouslic.bundle import choose_bundle, load_bundle, save_bundle
+from acouslic.bundle import (
+    choose_bundle,
+    load_bundle,
+    save_bundle,
+    without_sweep_prior,
+)
+from acouslic.calibration import Calibration
 from acouslic.errors import BundleError, InputError
 from acouslic.lora import LoraConfig, merge_lora
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.segment import choose_device
 from acouslic.selection import SelectionConfig
+
+CALIBRATION = Calibration(annotated=(2.0, 1.0, 0.25), nae=0.04)
 
 
 def save(folder: Path, members: Sequence[AbdomenNet], *, lora: LoraConfig | None = None) -> None:
@@ -21,12 +29,38 @@ def save(folder: Path, members: Sequence[AbdomenNet], *, lora: LoraConfig | None
         folder,
         members,
         name="test",
-        selection=SelectionConfig(smoothing_frames=2.0),
+        selection=SelectionConfig(largest_mm=390.0, calibration=CALIBRATION),
         lora=lora,
         provenance={"simulated": True},
         card="",
         dtype=torch.float32,
     )
+
+
+def test_a_bundle_of_the_first_format_loads_with_the_default_calibration(
+    tiny_bundle: Path,
+) -> None:
+    path = tiny_bundle / "config.json"
+    config = json.loads(path.read_text())
+    del config["calibration"]
+    config["format"] = "acouslic-bundle-1"
+    config["selection"] = {
+        "smoothing_frames": 3.0,
+        "mask_weight": 0.5,
+        "mask_threshold": 0.4,
+        "smallest_mm": 120.0,
+        "largest_mm": 380.0,
+    }
+    path.write_text(json.dumps(config))
+    rewrite_manifest(tiny_bundle)
+    selection = load_bundle(tiny_bundle).config.selection
+    assert selection == SelectionConfig(mask_threshold=0.4, calibration=Calibration())
+
+
+def test_the_sweeps_numbers_can_be_left_out(tiny_bundle: Path) -> None:
+    bundle = load_bundle(tiny_bundle)
+    assert bundle.config.selection.sweep_prior
+    assert not without_sweep_prior(bundle).config.selection.sweep_prior
 
 
 def rewrite_manifest(folder: Path) -> None:
@@ -45,7 +79,8 @@ def test_a_bundle_gives_back_what_was_saved(tmp_path: Path, tiny_network: Abdome
         expected, found = tiny_network.eval()(images), bundle.members[0](images)
     assert torch.allclose(expected.mask_logits, found.mask_logits, atol=1e-4)
     assert torch.allclose(expected.quality_logits, found.quality_logits, atol=1e-4)
-    assert bundle.config.selection.smoothing_frames == 2.0
+    assert bundle.config.selection.largest_mm == 390.0
+    assert bundle.config.selection.calibration == CALIBRATION
     assert bundle.id.startswith("test-")
 
 

@@ -530,7 +530,7 @@ def test_report_shows_every_case_worst_first(page: str, scored: Path) -> None:
     assert order == sorted(cases, key=lambda name: cases[name]["score"])
     # The chosen frame of each, and a better one beside the two that should have chosen another.
     assert page.count("data:image/jpeg") == 3 + 2
-    assert page.count("<svg") == 5 + 3
+    assert page.count("<svg") == 7 + 3
     assert "8.8 %" in page
 
 

@@ -73,7 +73,7 @@ GOLDEN = {
             (84, 86, Quality.SUBOPTIMAL),
             (226, 240, Quality.SUBOPTIMAL),
         ],
-        ac_mm=[169.22, 171.66, None, None, None, None],
+        ac_mm=[168.41, 170.96, None, None, None, None],
         gray=[
             (36.174, 65.196, 44.271, 72.522),
             (59.164, 60.849, 59.759, 61.388),
@@ -86,7 +86,7 @@ GOLDEN = {
     (5, 4): Golden(
         hazy=True,
         runs=[(73, 76, Quality.SUBOPTIMAL)],
-        ac_mm=[151.94, None, None, None, None, None],
+        ac_mm=[151.11, None, None, None, None, None],
         gray=[
             (31.418, 35.068, 36.094, 34.673),
             (10.543, 0.638, 13.808, 17.137),
@@ -104,7 +104,7 @@ GOLDEN = {
             (655, 666, Quality.OPTIMAL),
             (666, 668, Quality.SUBOPTIMAL),
         ],
-        ac_mm=[None, None, None, 270.33, 295.44, None],
+        ac_mm=[None, None, None, 269.58, 294.63, None],
         gray=[
             (46.913, 41.777, 37.377, 27.511),
             (48.307, 42.629, 50.850, 51.402),

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -5,17 +6,18 @@ import pytest
 
 from acouslic import pipeline, selection
 from acouslic.bundle import load_bundle
+from acouslic.calibration import Calibration
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM, TYPICAL_AC_MM
 from acouslic.ellipse import Ellipse, circumference_mm
 from acouslic.mask import Outline
 from acouslic.metaimage import Geometry
-from acouslic.segment import StackPrediction
+from acouslic.segment import StackPrediction, full_size
 from acouslic.selection import SelectionConfig
 from acouslic.stack import Stack
 
 SIDE = 128
 SCALE = 744 / SIDE
-CONFIG = SelectionConfig(smoothing_frames=0.0)
+CONFIG = SelectionConfig(calibration=Calibration(smoothing_frames=0.0))
 TISSUE = np.array([True, False] * 6)
 
 
@@ -48,7 +50,7 @@ def choose(found: StackPrediction) -> tuple[int, Outline]:
 
 
 def outlines(found: StackPrediction) -> selection.Outlines:
-    return selection.Outlines(found, SPACING_MM, CONFIG.mask_threshold)
+    return selection.Outlines(partial(full_size, found), SPACING_MM, CONFIG)
 
 
 INSIDE = Ellipse(370.0, 300.0, 140.0, 120.0, 30.0)
@@ -65,7 +67,7 @@ def test_the_best_frame_is_outlined_and_measured_as_it_is_written() -> None:
 def test_of_two_equal_shapes_the_surer_mask_is_chosen() -> None:
     found = prediction({4: 0.9, 8: 0.9}, {4: INSIDE, 8: INSIDE})
     found.mask_logits[4] *= 0.5
-    goodness = selection.evidence(found, TISSUE, CONFIG)[1]
+    goodness = selection.evidence(found, TISSUE, CONFIG).goodness
     covered = found.mask_logits[8].astype(np.float32)
     covered = covered[covered > 0]
     shape = goodness[8] / np.mean(1 / (1 + np.exp(-covered)))

@@ -34,7 +34,9 @@ def measurement() -> Measurement:
         mask=ellipse.mask(FRAME_SHAPE).astype(np.uint8),
         ac_mm=229.1,
         ellipse=ellipse,
+        ac_interval_mm=(210.0, 248.0),
         confidence=0.8,
+        p_annotated=0.7,
         frame_scores=np.zeros(12, np.float32),
         seconds={},
     )
@@ -63,6 +65,8 @@ def test_what_is_written_is_whole_and_in_the_inputs_geometry(
     assert json.loads((tmp_path / FRAME_FILE).read_text()) == 4
     described = json.loads((tmp_path / CIRCUMFERENCE_FILE).read_text())
     assert described["ac_mm"] == 229.1
+    assert described["ac_interval_mm"] == [210.0, 248.0]
+    assert (described["confidence"], described["p_annotated"]) == (0.8, 0.7)
     assert described["ellipse"]["semi_major_mm"] == pytest.approx(140 * 0.28)
     assert (described["frame"], described["sweep"], described["bundle_id"]) == (4, 3, "demo-1")
 

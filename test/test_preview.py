@@ -54,7 +54,9 @@ def a_measurement(n_frames: int = 12, frame: int = 8, ellipse: Ellipse = INSIDE)
         mask=(ellipse.mask(FRAME_SHAPE) & FAN).astype(np.uint8),
         ac_mm=ellipse.circumference_px * SPACING_MM,
         ellipse=ellipse,
+        ac_interval_mm=(200.0, 240.0),
         confidence=float(scores[frame]),
+        p_annotated=0.75,
         frame_scores=scores,
         seconds={},
     )
@@ -252,7 +254,7 @@ STRANGE_NAMES = {
 def test_a_strange_name_stays_in_its_place(name: str, draw: Callable[..., np.ndarray]) -> None:
     plain, pixels = draw(), draw(a_stack(name=name), bundle_id=name)
     column = Box(FRAME_BOX.right + 30, FRAME_BOX.top, WIDTH - 46 - FRAME_BOX.right - 30, 70)
-    for row in (column, column._replace(top=FRAME_BOX.top + 490, height=60)):
+    for row in (column, column._replace(top=FRAME_BOX.top + 536, height=60)):
         assert (inside(plain, row) != inside(pixels, row)).any()
         inside(pixels, row)[:] = inside(plain, row)
     assert np.array_equal(plain, pixels)

@@ -108,6 +108,7 @@ radius = ac_mm / 2 / math.pi
 ellipse = dict(centre_x_px=1, centre_y_px=1, angle_deg=0)
 ellipse |= dict(semi_major_mm=radius, semi_minor_mm=radius)
 measurement = dict(ac_mm=ac_mm, frame=5, sweep=3, ellipse=ellipse, confidence=1, bundle_id="b")
+measurement |= dict(p_annotated=1, ac_interval_mm=[ac_mm, ac_mm])
 (out / "fetal-abdominal-circumference.json").write_text(json.dumps(measurement))
 (out / "fetal-abdomen-frame-number.json").write_text("5")
 """

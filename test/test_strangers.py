@@ -19,12 +19,14 @@ import SimpleITK as sitk
 import torch
 from benchmark_cache import write_cache
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from test_training_cards import REPORT
 from test_training_import import CONFIG
-from test_training_runs import CASES, SIZE, TRIED, store
+from test_training_runs import CASES, SIZE, store
 from unrendered import store_unrendered
 
 from acouslic.__main__ import main as acouslic
 from acouslic.bundle import save_bundle
+from acouslic.calibration import Calibration
 from acouslic.challenge import (
     AC_TABLE,
     CHALLENGE_FAN,
@@ -44,11 +46,9 @@ from evaluation.__main__ import main as evaluation
 from inference import main as inference
 from phantom import dataset as phantom_dataset
 from phantom.__main__ import main as phantom
-from training import cross_validate as crossing
 from training.__main__ import main as training
 from training.base import load_base, save_base
 from training.demo import build
-from training.whole_stack import Figures
 
 DEMO = Path(__file__).resolve().parents[1] / "resources" / "demo"
 NOTES = "notes.txt"
@@ -162,14 +162,17 @@ def run_fit(world: World, output: Path) -> int:
 
 
 def run_cross_validate(world: World, runs: Path) -> int:
-    """With the figures of `world.runs` taken away, and a grid that is quick."""
+    """With the figures of `world.runs` taken away."""
     if not (runs / "fold-0" / "options.json").exists():
         leave_out = shutil.ignore_patterns("cross-validation.json", "out-of-fold")
         shutil.copytree(world.runs, runs, dirs_exist_ok=True, ignore=leave_out)
     place = ["--base", str(world.bundle), "--runs", str(runs), "--device", "cpu"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crossing, "grid", lambda: TRIED)
-        return training(["cross-validate", str(world.cache), *place])
+    return training(["cross-validate", str(world.cache), *place])
+
+
+def run_calibrate(world: World, output: Path, *more: str) -> int:
+    place = ["--output", str(output), "--parts", "2", "--device", "cpu"]
+    return training(["calibrate", str(world.bundle), str(world.cache), *place, *more])
 
 
 def run_pack(world: World, output: Path, *more: str) -> int:
@@ -196,14 +199,11 @@ def run_demo(_world: World, folder: Path, *more: str) -> int:
         add_lora(network.trunk, options.lora)
         return network.eval()
 
-    def judged(_case: object, _members: object, configs: list[SelectionConfig]) -> list[Figures]:
-        return [Figures(0.5, 0.5, 0.5, 0.5)] * len(configs)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "_add_phantoms", unrendered)
         patch.setattr(build, "_train_foundation", trained)
         patch.setattr(build, "_adapt", adapted)
-        patch.setattr(build, "judge_on_grid", judged)
+        patch.setattr(build, "_calibrate", lambda *_: (Calibration(), REPORT))
         place = ["--output", str(folder / "bundle"), "--work", str(folder / "work")]
         size = ["--cases", "1", "1", "1", "1", "1", "--held-out", "1", "1", "--members", "1"]
         return training(["demo", *place, *size, *more])
@@ -294,9 +294,10 @@ WRITERS = {
     "prepare": Writer(run_prepare, ("cache.json",), STACKS),
     "fit": Writer(run_fit, ("fold-0/options.json",), ("fold-0", "fold-1")),
     "cross-validate": Writer(
-        run_cross_validate, ("cross-validation.json", "fold-0/out-of-fold/case-0.json")
+        run_cross_validate, ("cross-validation.json", "fold-0/out-of-fold/case-0.npz")
     ),
     "pack": Writer(run_pack, BUNDLE_FILES, may_overwrite=True),
+    "calibrate": Writer(run_calibrate, BUNDLE_FILES, may_overwrite=True),
     "demo": Writer(
         run_demo,
         (

@@ -5,15 +5,26 @@ from typing import Any
 import pytest
 import yaml
 
-from training.cards import FIGURES, demo_card, model_card
+from training.cards import FIGURES, HONEST, card_of, demo_card, model_card
 
 FIGURE = {"mean": 0.65432, "interval": [0.5, 0.8]}
 SCORES = {key: FIGURE for key, _, _ in FIGURES}
-DEMO: dict[str, Any] = {
-    "phantom_figures_on_held_out_cases": {
-        "cases": 68,
-        "fitted_selection": {"score": 0.933, "wfss": 0.882, "dice_soft": 0.911, "nae": 0.031},
+REPORT: dict[str, Any] = {
+    "cases": 68,
+    "subjects": 60,
+    "folds": 4,
+    "taken": "fitted",
+    "scores": {"default": SCORES, "fitted": SCORES, HONEST: SCORES},
+    "claims": {
+        "confidence_calibration_error": 0.02,
+        "p_annotated_calibration_error": 0.04,
+        "p_annotated_roc_area": 0.8,
+        "ac_coverage": 0.912,
+        "n_references": 67,
     },
+}
+DEMO: dict[str, Any] = {
+    "calibration": REPORT | {"simulated": True, "code": "abc"},
     "phantoms": {"seed": 2002, "training": 252},
     "base": {"phantoms": {"seed": 1001, "training": 280}},
     "members": 2,
@@ -37,12 +48,7 @@ def provenance(**changes: Any) -> dict[str, Any]:
         },
         "members": 5,
         "code": "abc",
-        "cross_validation": {
-            "cases": 300,
-            "subjects": 280,
-            "folds": 5,
-            "scores": {"default": SCORES, "fitted": SCORES, "fitted_on_other_folds": SCORES},
-        },
+        "cross_validation": REPORT | {"cases": 300, "subjects": 280, "folds": 5},
     } | changes
 
 
@@ -105,10 +111,25 @@ def test_the_demos_card_has_a_head_too() -> None:
     values = head(demo_card(DEMO))
     assert values["license"] == "apache-2.0" and "simulated" in values["tags"]
     metrics = values["model-index"][0]["results"][0]["metrics"]
-    assert {metric["type"]: metric["value"] for metric in metrics}["score"] == 0.933
+    assert {metric["type"]: metric["value"] for metric in metrics}["score"] == 0.6543
 
 
 def test_each_row_of_the_table_has_a_cell_for_each_score() -> None:
     lines = model_card(provenance()).splitlines()
     table = [line for line in lines if line.startswith(("| |", "| WFSS", "| NAE", "| score"))][1:]
     assert len({line.count("|") for line in table}) == 1 and len(table) == 4
+
+
+def test_cards_tell_what_was_held_out_and_what_answers_claim() -> None:
+    card = model_card(provenance())
+    assert "weights are those of its best epoch" in card
+    assert "91 % of 67 references" in card
+    assert "the ensemble has\nnot been judged" in card
+    assert "91 % of 67 references" in demo_card(DEMO)
+
+
+def test_a_bundle_that_was_calibrated_again_says_on_what() -> None:
+    later = REPORT | {"cases": 40, "simulated": False, "code": "def"}
+    card = card_of(provenance(calibration=later))
+    assert "fitted to 40 other cases of 60" in " ".join(card.split())
+    assert card_of(DEMO) == demo_card(DEMO)

@@ -84,7 +84,7 @@ def test_adaptation_sees_other_phantoms_than_the_foundation(work: Path) -> None:
 def test_the_bundle_says_what_it_is(work: Path) -> None:
     provenance = json.loads((work / "bundle" / "provenance.json").read_text())
     assert provenance["simulated"] and provenance["base"]["simulated"]
-    assert provenance["phantom_figures_on_held_out_cases"]["cases"] == 2
+    assert provenance["calibration"]["cases"] == 2
     card = (work / "bundle" / "MODEL_CARD.md").read_text()
     assert "Trained on phantoms, not on patients" in card
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,8 +21,10 @@ import torch
 from safetensors.torch import load_file
 
 from acouslic.bundle import load_bundle, save_bundle
+from acouslic.calibration import Calibration
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.errors import InputError
+from acouslic.expected_score import Evidence
 from acouslic.files import sha256
 from acouslic.lora import LoraConfig, merge_lora
 from acouslic.metaimage import Geometry
@@ -30,23 +32,19 @@ from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.pipeline import measure
 from acouslic.selection import SelectionConfig
 from acouslic.stack import Stack
-from dataset.cache import Cache, finish_cache, open_cache, store_case
+from dataset.cache import Cache, CachedCase, finish_cache, open_cache, store_case
 from dataset.command import Stopped
 from dataset.folds import assign_folds, split
 from dataset.labels import Labels
+from evaluation.calibrate import fit as fit_calibration
 from training import cross_validate as crossing
 from training import fit as fitting
 from training.__main__ import main
 from training.augment import NONE
 from training.base import load_base, save_base
 from training.batches import BalancedBatches, BatchPlan, Draw, FramePools, TrainingFrames
-from training.cross_validate import (
-    Judged,
-    cross_validate,
-    grid,
-    summarise,
-    trained_network,
-)
+from training.calibration import HeldOut, is_better
+from training.cross_validate import case_evidence, cross_validate, trained_network
 from training.curves import CURVES
 from training.epochs import duration
 from training.fit import adapted_network, fit, fit_all, fold_folder
@@ -55,14 +53,12 @@ from training.module import AbdomenTraining
 from training.options import FitOptions, Machine, PackOptions, Recipe
 from training.pack import pack
 from training.runs import BEST, LAST, WEIGHTS, WholeCheckpoints
-from training.whole_stack import Figures, figures, judge_outline
+from training.whole_stack import figures, judge_outline
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 32
 T = 12
 CASES = 6
-# A short grid: networks this raw see nothing, and looking for something to write is slow.
-TRIED = grid()[:3]
 CPU = Machine(precision="fp32", accelerator="cpu")
 
 
@@ -500,7 +496,7 @@ def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: 
 def report(finished: Path, cache: Cache, base: Path) -> dict[str, Any]:
     """Both folds trained and cross-validated, in the folder of `finished`."""
     fit(cache.folder, base, finished.parent, 1, options(), CPU)
-    return cross_validate(cache.folder, base, finished.parent, torch.device("cpu"), TRIED)
+    return cross_validate(cache.folder, base, finished.parent, torch.device("cpu"))
 
 
 def test_cross_validation_judges_each_case_by_the_fold_that_held_it_out(
@@ -508,76 +504,94 @@ def test_cross_validation_judges_each_case_by_the_fold_that_held_it_out(
 ) -> None:
     held_out = assign_folds(cache, folds=2, seed=0)
     assert {uuid: case["fold"] for uuid, case in report["by_case"].items()} == held_out
-    assert SelectionConfig(**report["fitted"]) in TRIED
+    calibration = Calibration.from_dict(report["calibration"])
+    assert (calibration.annotated == Calibration().annotated) == (report["taken"] == "default")
     scores = report["scores"]
-    assert scores["fitted"]["score"]["mean"] >= scores["default"]["score"]["mean"]
     mean = np.mean([case["score"] for case in report["by_case"].values()])
-    assert scores["fitted"]["score"]["mean"] == pytest.approx(mean)
+    assert scores["fitted on other folds"]["score"]["mean"] == pytest.approx(mean)
     low, high = scores["default"]["score"]["interval"]
     assert low <= scores["default"]["score"]["mean"] <= high
+    assert {"without the sweep's number", "without the mask's goodness"} <= scores.keys()
+    claims = report["claims"]
+    assert 0 <= claims["ac_coverage"] <= 1
+    assert claims["n_references"] <= len(report["by_case"])
 
 
 def test_cross_validation_is_the_shipped_pipelines_own(
     report: dict[str, Any], cache: Cache, base: Path, finished: Path, tmp_path: Path
 ) -> None:
+    """A bundle with the calibration of the other fold answers as the case was judged."""
     pack(finished.parent, base, tmp_path / "bundle", pack_options(merge=False))
-    bundle = load_bundle(tmp_path / "bundle")
     case = split(cache, fold=0, folds=2, seed=0)[1].cases[0]
+    bundle = load_bundle(tmp_path / "bundle")
+    others = split(cache, fold=0, folds=2, seed=0)[0].cases
+    other = trained_network(finished.parent / "fold-1", base)[0]
+    merge_lora(other.trunk)
+    honest = fit_calibration([HeldOut(one, 1, case_evidence(one, [other])).known for one in others])
+    config = replace(bundle.config, selection=SelectionConfig(calibration=honest))
     number = int(case.facts.uuid.removeprefix("case-"))
     stack = make_case(number, optimal=number not in (1, 4))[0]
-    measured = measure(stack, bundle)
+    measured = measure(stack, replace(bundle, config=config))
     judged = figures(judge_outline(case, measured.frame, measured))  # type: ignore[arg-type]
     assert report["by_case"][case.facts.uuid] == pytest.approx({"fold": 0, **asdict(judged)})
 
 
-def judged(number: int, fold: int, scores: tuple[float, ...]) -> Judged:
-    found = [Figures(score, 0, 0, 0) for score in scores]
-    return Judged(f"case-{number}", f"subject-{number}", fold, found)
-
-
-def test_the_selection_is_fitted_on_other_folds_for_the_honest_figure() -> None:
-    """One config is best in one fold, another in the other: honestly, each gets the wrong one."""
-    cases = [
-        *(judged(number, 0, (0.5, 0.9, 0.1)) for number in range(3)),
-        *(judged(number, 1, (0.5, 0.1, 0.8)) for number in range(3, 6)),
-    ]
-    found = summarise(cases, TRIED)["scores"]
-    assert found["default"]["score"]["mean"] == pytest.approx(0.5)
-    assert found["fitted"]["score"]["mean"] == pytest.approx(0.5)
-    assert found["fitted_on_other_folds"]["score"]["mean"] == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize(("worst_gain", "chosen"), [(0.02, 1), (-0.3, 0)])
-def test_a_selection_that_may_be_better_by_chance_does_not_replace_the_default(
-    worst_gain: float, chosen: int
+@pytest.mark.parametrize(
+    ("score", "brier", "taken"),
+    [
+        ((0.01, 0.05), (-0.1, 0.1), True),
+        ((-0.01, 0.02), (0.01, 0.05), True),
+        ((-0.01, 0.02), (-0.01, 0.05), False),
+        ((-0.05, -0.01), (0.01, 0.05), False),
+        ((0.01, 0.05), (-0.05, -0.01), False),
+    ],
+)
+def test_a_fit_takes_the_defaults_place_only_where_its_gain_is_above_chance(
+    score: tuple[float, float], brier: tuple[float, float], taken: bool
 ) -> None:
-    gains = [*[0.1] * 9, worst_gain]
-    cases = [judged(number, number % 2, (0.5, 0.5 + gain)) for number, gain in enumerate(gains)]
-    assert np.mean(gains) > 0
-    found = summarise(cases, TRIED[:2])
-    assert found["fitted"] == asdict(TRIED[chosen])
+    gain = {"score": {"interval": list(score)}, "brier": {"interval": list(brier)}}
+    assert is_better(gain) is taken
 
 
-def test_cases_are_judged_once(
+def test_what_a_network_says_is_computed_once_for_the_same_code_base_and_weights(
     report: dict[str, Any],
     finished: Path,
     cache: Cache,
     base: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def judged_again(*_arguments: object) -> None:
-        raise AssertionError
+    asked: list[str] = []
+    original = crossing.case_evidence
 
-    monkeypatch.setattr(crossing, "judge_on_grid", judged_again)
+    def counted(case: CachedCase, members: Sequence[AbdomenNet]) -> Evidence:
+        asked.append(case.facts.uuid)
+        return original(case, members)
+
+    monkeypatch.setattr(crossing, "case_evidence", counted)
     arguments = (cache.folder, base, finished.parent, torch.device("cpu"))
-    assert cross_validate(*arguments, TRIED) == report
-    with pytest.raises(AssertionError):
-        cross_validate(*arguments, TRIED[:2])
+    assert cross_validate(*arguments) == report
+    assert asked == []
+    monkeypatch.setattr(crossing, "code_version", lambda: "another commit")
+    assert cross_validate(*arguments) == report
+    assert sorted(asked) == sorted(report["by_case"])
 
 
-def test_the_grid_begins_with_the_default_and_has_no_entry_twice() -> None:
-    assert grid()[0] == SelectionConfig()
-    assert len(set(grid())) == len(grid()) > 50
+def test_a_bundle_is_calibrated_anew_and_keeps_its_weights(
+    report: dict[str, Any], finished: Path, cache: Cache, base: Path, tmp_path: Path
+) -> None:
+    pack(finished.parent, base, tmp_path / "old", pack_options(merge=False))
+    arguments = ["calibrate", str(tmp_path / "old"), str(cache.folder), "--parts", "2"]
+    arguments += ["--output", str(tmp_path / "new"), "--device", "cpu"]
+    assert main(arguments) == 0
+    old, new = load_bundle(tmp_path / "old"), load_bundle(tmp_path / "new")
+    assert old.id != new.id
+    for name in ("trunk.safetensors", "member_0.safetensors"):
+        assert sha256(tmp_path / "old" / name) == sha256(tmp_path / "new" / name)
+    told = new.provenance["calibration"]
+    assert new.config.selection.calibration == Calibration.from_dict(told["calibration"])
+    assert told["cases"] == CASES
+    assert "Calibrated again" in (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    assert main(arguments) == 1  # without --overwrite
 
 
 def test_an_untrained_fold_is_named(
@@ -602,7 +616,8 @@ def test_packed_merged_and_apart_are_one_network_with_its_papers(
         pack(finished.parent, base, folder, pack_options(merge=merge))
         bundle = load_bundle(folder)
         assert (bundle.config.lora is None) == merge
-        assert bundle.config.selection == SelectionConfig(**report["fitted"])
+        calibration = Calibration.from_dict(report["calibration"])
+        assert bundle.config.selection == SelectionConfig(calibration=calibration)
         assert bundle.provenance["simulated"] and bundle.provenance["folds"] == [0]
         card = (folder / "MODEL_CARD.md").read_text()
         assert "simulated" in card and "Intended use and limits" in card
@@ -642,7 +657,6 @@ def test_a_bundles_trunk_serves_as_base_from_fit_to_pack(
     cache: Cache, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = tmp_path / "runs"
-    monkeypatch.setattr(crossing, "grid", lambda: TRIED)
     arguments = command(cache, tiny_bundle, runs, "--epochs", "1", "--batch-size", "4")[3:]
     assert main([*arguments, "--fold", "all"]) == 0
     place = ["--base", str(tiny_bundle)]

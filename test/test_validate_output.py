@@ -92,7 +92,9 @@ def case(tmp_path: Path) -> Case:
             "semi_minor_mm": SEMI_MINOR_MM,
             "angle_deg": 12,
         },
+        "ac_interval_mm": [AC_MM - 10, AC_MM + 10],
         "confidence": 0.9,
+        "p_annotated": 0.8,
         "bundle_id": "demo-1",
     }
     case.circumference_file.write_text(json.dumps(measurement))
@@ -119,23 +121,23 @@ def with_value(frame: int, value: int) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-def text(name: str, content: str) -> Callable[[Case], None]:
-    return lambda case: (case.root / "output" / name).write_text(content) and None
+def text(name: str, content: str) -> Callable[[Case], object]:
+    return lambda case: (case.root / "output" / name).write_text(content)
 
 
 FRAME_FILE = validate_output.FRAME_FILE
-WRONG: dict[str, tuple[Callable[[Case], None], str]] = {
+WRONG: dict[str, tuple[Callable[[Case], object], str]] = {
     "two masks": (
         lambda case: write_volume(case.mask.with_name("other.mha"), right_mask()),
         "exactly one file",
     ),
     "no mask": (lambda case: case.mask.unlink(), "exactly one file"),
     "mask of another kind": (
-        lambda case: case.mask.rename(case.mask.with_suffix(".nii")) and None,
+        lambda case: case.mask.rename(case.mask.with_suffix(".nii")),
         "expected an .mha",
     ),
     "mask cut short": (
-        lambda case: case.mask.write_bytes(case.mask.read_bytes()[:-100]) and None,
+        lambda case: case.mask.write_bytes(case.mask.read_bytes()[:-100]),
         "expected an image",
     ),
     "signed pixels": (spoil_mask(lambda mask: mask.astype(np.int16)), "8-bit unsigned"),
@@ -172,6 +174,18 @@ WRONG: dict[str, tuple[Callable[[Case], None], str]] = {
     "frame in the measurement": (lambda case: case.change_measurement(frame=4), "frame: expected"),
     "sweep from 0": (lambda case: case.change_measurement(sweep=2), "sweep: expected 3"),
     "confidence above 1": (lambda case: case.change_measurement(confidence=1.1), "confidence"),
+    "p_annotated missing": (
+        lambda case: case.change_measurement(p_annotated=None),
+        "p_annotated",
+    ),
+    "interval beside the AC": (
+        lambda case: case.change_measurement(ac_interval_mm=[AC_MM + 1, AC_MM + 2]),
+        "ac_interval_mm",
+    ),
+    "interval with one end": (
+        lambda case: case.change_measurement(ac_interval_mm=[AC_MM]),
+        "ac_interval_mm",
+    ),
     "no bundle": (lambda case: case.change_measurement(bundle_id=""), "bundle_id"),
     "no ellipse": (lambda case: case.change_measurement(ellipse=None), "ellipse"),
     "measurement in a list": (text(validate_output.CIRCUMFERENCE_FILE, "[]"), "an object"),

@@ -97,7 +97,7 @@ def load_base(folder: Path) -> tuple[TrunkConfig, VisionTransformer, dict[str, A
         state = load_file(folder / WEIGHTS).items()
         trunk.load_state_dict({name.removeprefix("trunk."): x.float() for name, x in state})
         provenance = json.loads((folder / PROVENANCE).read_text())
-        if raw["format"] == bundle.FORMAT:
+        if raw["format"] in (bundle.FORMAT, bundle.FIRST_FORMAT):
             provenance = _trunk_provenance(folder, provenance, is_merged=raw["lora"] is None)
         return config, trunk, provenance
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -109,7 +109,7 @@ def load_base(folder: Path) -> tuple[TrunkConfig, VisionTransformer, dict[str, A
 
 
 def _read_config(raw: dict[str, Any]) -> TrunkConfig:
-    if raw["format"] == bundle.FORMAT:
+    if raw["format"] in (bundle.FORMAT, bundle.FIRST_FORMAT):
         return bundle.BundleConfig.from_dict(raw).network.trunk
     if raw["format"] != FORMAT:
         raise ValueError(f"format {raw['format']!r}")

@@ -23,6 +23,8 @@ DATASET = {"type": "acouslic-ai", "name": "ACOUSLIC-AI training set v1.1, out of
 PHANTOMS = {"type": "phantoms", "name": "simulated stacks, held out"}
 OWN_LICENCE = "apache-2.0"
 HUB_LICENCES = {"CC BY-NC 4.0": "cc-by-nc-4.0", "CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0"}
+# The column of the report in which nothing was fitted to the cases that it is about.
+HONEST = "fitted on other folds"
 LIMITS = """## Intended use and limits
 
 For research on measuring the fetal abdominal circumference in blind sweeps of a convex probe, in
@@ -37,11 +39,11 @@ SIMULATED = (
 
 def demo_card(provenance: Mapping[str, Any]) -> str:
     """The demo bundle's card."""
-    figures = provenance["phantom_figures_on_held_out_cases"]
+    figures = provenance["calibration"]
     data, base_data = provenance["phantoms"], provenance["base"]["phantoms"]
-    fitted = figures["fitted_selection"]
-    shown = ", ".join(f"{name} {fitted[key]:.3f}" for key, name, _ in FIGURES)
-    head = _head("acouslic-demo", (), None, PHANTOMS, fitted, is_simulated=True)
+    honest = figures["scores"][HONEST]
+    means = {key: honest[key]["mean"] for key, _, _ in FIGURES}
+    head = _head("acouslic-demo", (), None, PHANTOMS, means, is_simulated=True)
     return f"""{head}
 # Demo bundle: simulated images only
 
@@ -53,8 +55,10 @@ nothing for any pregnancy.**
 | base | small ViT, from scratch, {base_data["training"]} phantoms of seed {base_data["seed"]} |
 | adapters, heads | trained on {data["training"]} other phantoms, of seed {data["seed"]} |
 | members | {provenance["members"]}: mean of their mask logits and quality probabilities |
-| held-out phantoms | {figures["cases"]}, of both seeds; they chose trunk and selection |
-| phantom figures on those | {shown}; optimistic |
+| held-out phantoms | {figures["cases"]}, of both seeds; they chose the trunk's last epoch |
+| calibration | fitted to those |
+| phantom figures on those | {_listed(honest)}, calibrated on other parts |
+| claims on those | {_claims(figures["claims"])} |
 | made by | `python -m training demo`, code {provenance["code"]} |
 | licence | the project's own |
 """
@@ -64,7 +68,7 @@ def model_card(provenance: Mapping[str, Any]) -> str:
     """A packed bundle's card."""
     validation, base = provenance["cross_validation"], provenance["base"]
     is_simulated = provenance["simulated"]
-    honest = validation["scores"]["fitted_on_other_folds"]
+    honest = validation["scores"][HONEST]
     head = _head(
         provenance["name"],
         _licences(base.get("licence", NO_LICENCE), provenance["data_licence"]),
@@ -92,14 +96,59 @@ def model_card(provenance: Mapping[str, Any]) -> str:
 ## Out-of-fold figures
 
 Every case was judged by the network that was not trained on its subject, in
-{validation["folds"]} folds; means with 95 % intervals by resampling subjects. "fitted" chose the
-selection's parameters on the same cases and is optimistic; "fitted on other folds" is not.
+{validation["folds"]} folds; means with 95 % intervals by resampling subjects. "fitted" had its
+calibration from the same cases and is optimistic; with "fitted on other folds" the calibration, and
+what answers say of themselves, come from the other folds. One thing is not held out: each fold's
+weights are those of its best epoch on the very cases that it is judged on.
 
 {_table(validation["scores"])}
 
-The members that are packed saw part of these cases; as an ensemble they have not been judged.
+Packed: the {validation["taken"]} calibration. What answers say of themselves under the fit on other
+folds: {_claims(validation["claims"])}.
 
+Each case was unseen by one member only: these are figures of single members, and the ensemble has
+not been judged.
+{_calibrated_later(provenance)}
 {LIMITS}"""
+
+
+def card_of(provenance: Mapping[str, Any]) -> str:
+    """The card of a bundle that was calibrated after it was packed."""
+    if "phantoms" in provenance:
+        return demo_card(provenance)
+    if "cross_validation" in provenance:
+        return model_card(provenance)
+    # Not packed by `pack`: nothing more is known of it.
+    simulated = f"{SIMULATED}\n" if provenance.get("simulated") else ""
+    return f"# Bundle\n\n{simulated}{_calibrated_later(provenance)}\n{LIMITS}"
+
+
+def _calibrated_later(provenance: Mapping[str, Any]) -> str:
+    """What to know of a calibration that was fitted to other cases, after packing."""
+    later = provenance.get("calibration")
+    if later is None:
+        return ""
+    of_what = "simulated cases" if later["simulated"] else "cases"
+    return f"""
+## Calibrated again
+
+The calibration in this bundle was fitted to {later["cases"]} other {of_what} of {later["subjects"]}
+subjects, by code {later["code"]}. The whole bundle on them, each of {later["folds"]} parts under
+the calibration of the rest: {_listed(later["scores"][HONEST])}; {_claims(later["claims"])}.
+"""
+
+
+def _listed(figures: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_interval(figures[key])}" for key, name, _ in FIGURES)
+
+
+def _claims(claims: Mapping[str, Any]) -> str:
+    """Whether answers hold what they say of themselves."""
+    return (
+        f"expected calibration error of `confidence` {claims['confidence_calibration_error']:.3f},"
+        f" of `p_annotated` {claims['p_annotated_calibration_error']:.3f}; the AC's 90 % interval"
+        f" holds {100 * claims['ac_coverage']:.0f} % of {claims['n_references']} references"
+    )
 
 
 def _table(scores: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 """The commands; each imports what it runs only when it runs."""
 
 from dataset.command import Command
-from training.options import CrossValidate, Demo, Fit, ImportFetalclip, Pack, Prepare
+from training.options import Calibrate, CrossValidate, Demo, Fit, ImportFetalclip, Pack, Prepare
 
 
 def prepare(options: Prepare) -> None:
@@ -50,7 +50,7 @@ def fit(options: Fit) -> None:
 
 
 def cross_validate(options: CrossValidate) -> None:
-    """Judge every case by the fold that held it out, and fit how a frame is selected."""
+    """Judge every case by the fold that held it out, and fit the calibration."""
     from acouslic.segment import choose_device
     from training import cross_validate
 
@@ -58,8 +58,15 @@ def cross_validate(options: CrossValidate) -> None:
     cross_validate.cross_validate(options.cache, options.base, options.runs, device)
 
 
+def calibrate(options: Calibrate) -> None:
+    """Fit a bundle's calibration to labelled cases that it never saw; its weights stay."""
+    from training import recalibrate
+
+    recalibrate.recalibrate(options)
+
+
 def pack(options: Pack) -> None:
-    """Make a bundle of the base, one or several folds, and the fitted selection."""
+    """Make a bundle of the base, one or several folds, and the calibration."""
     from training import pack
 
     pack.pack(options.runs, options.base, options.output, options.bundle)
@@ -71,5 +78,6 @@ COMMANDS: dict[str, Command] = {
     "import-fetalclip": import_fetalclip,
     "fit": fit,
     "cross-validate": cross_validate,
+    "calibrate": calibrate,
     "pack": pack,
 }

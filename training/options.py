@@ -227,6 +227,24 @@ class CrossValidate:
 
 
 @dataclass(frozen=True)
+class Calibrate:
+    """`calibrate`."""
+
+    bundle: Annotated[Path, POSITIONAL]
+    """Bundle of weights."""
+    cache: Annotated[Path, POSITIONAL]
+    """Training cache of cases that it never saw, at their real shares of qualities."""
+    output: Path
+    """Folder of the same bundle with the new calibration."""
+    parts: int = 4
+    """Parts of the cases; each is judged with the calibration that the others fit."""
+    device: Device = "auto"
+    """What computes; auto takes a GPU where there is one."""
+    overwrite: bool = False
+    """Replace an older bundle in the output folder."""
+
+
+@dataclass(frozen=True)
 class Pack:
     """`pack`."""
 

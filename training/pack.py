@@ -1,4 +1,4 @@
-"""`pack`: base, adapters, heads and the fitted selection -> one bundle that tells its origin.
+"""`pack`: base, adapters, heads and the calibration -> one bundle that tells its origin.
 
 One fold may be packed merged (a plain network, cast after merging in fp32) or apart; several folds
 are an ensemble of adapters over one base and stay apart.
@@ -12,10 +12,11 @@ from typing import Any
 
 from acouslic import files
 from acouslic.bundle import BUNDLE, load_bundle, save_bundle
+from acouslic.calibration import Calibration
 from acouslic.errors import InputError
 from acouslic.lora import merge_lora
-from acouslic.selection import SelectionConfig
 from training.base import NO_LICENCE, TORCH_TYPES, load_base
+from training.calibration import with_calibration
 from training.cards import model_card
 from training.cross_validate import REPORT, read_options, trained_folds, trained_network
 from training.options import PackOptions
@@ -59,7 +60,7 @@ def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
         output,
         members,
         name=options.name,
-        selection=SelectionConfig(**report["fitted"]),
+        selection=with_calibration(Calibration.from_dict(report["calibration"])),
         lora=None if options.merge else lora,
         provenance=provenance,
         card=model_card(provenance),
@@ -77,7 +78,7 @@ def _read_report(runs: Path) -> dict[str, Any]:
         raise InputError(
             expected=f"{REPORT} in {runs}",
             found=f"none that can be read ({error})",
-            advice="run `python -m training cross-validate` first: it fits the selection",
+            advice="run `python -m training cross-validate` first: it fits the calibration",
         ) from error
     return report
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from acouslic import selection
 from acouslic.challenge import CHALLENGE_FAN, labels_of_quality
 from acouslic.mask import Outline
 from acouslic.network import AbdomenNet
-from acouslic.segment import StackPrediction, predict
+from acouslic.segment import StackPrediction, full_size, predict
 from acouslic.selection import SelectionConfig
 from dataset.cache import CachedCase
 from dataset.labels import Labels
@@ -52,7 +53,8 @@ def judge(case: CachedCase, prediction: StackPrediction, config: SelectionConfig
     """The challenge's metrics of what the pipeline would write for this prediction."""
     tissue = tissue_of(case)
     scores = selection.score_frames(prediction, tissue, config)
-    outlines = selection.Outlines(prediction, case.facts.spacing_mm[0], config.mask_threshold)
+    logits_of = partial(full_size, prediction)
+    outlines = selection.Outlines(logits_of, case.facts.spacing_mm[0], config)
     return judge_outline(case, *choose(case, scores, outlines))
 
 

@@ -123,8 +123,10 @@ def check_measurement(value: Any, frame: int | None, n_frames: int) -> list[str]
     problems = []
     if not is_finite_number(value.get("ac_mm")) or value["ac_mm"] <= 0:
         problems.append(f"ac_mm: expected a length above 0, found {value.get('ac_mm')!r}")
-    if not is_finite_number(value.get("confidence")) or not 0 <= value["confidence"] <= 1:
-        problems.append(f"confidence: expected 0..1, found {value.get('confidence')!r}")
+    for name in ("confidence", "p_annotated"):
+        if not is_finite_number(value.get(name)) or not 0 <= value[name] <= 1:
+            problems.append(f"{name}: expected 0..1, found {value.get(name)!r}")
+    problems += check_interval(value.get("ac_interval_mm"), value.get("ac_mm"))
     if not isinstance(value.get("bundle_id"), str) or not value["bundle_id"]:
         problems.append(f"bundle_id: expected a name, found {value.get('bundle_id')!r}")
     if frame is not None:
@@ -133,6 +135,14 @@ def check_measurement(value: Any, frame: int | None, n_frames: int) -> list[str]
             if found != expected or not isinstance(found, int) or isinstance(found, bool):
                 problems.append(f"{name}: expected {expected}, found {found!r}")
     return problems + check_ellipse(value.get("ellipse"), value.get("ac_mm"))
+
+
+def check_interval(value: Any, ac_mm: Any) -> list[str]:
+    """Two lengths with the AC between them."""
+    ends = value if isinstance(value, list) and len(value) == 2 else [None, None]
+    if not all(is_finite_number(end) for end in (*ends, ac_mm)) or not ends[0] <= ac_mm <= ends[1]:
+        return [f"ac_interval_mm: expected two lengths around the AC, found {value!r}"]
+    return []
 
 
 def check_ellipse(value: Any, ac_mm: Any) -> list[str]:

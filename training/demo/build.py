@@ -3,7 +3,7 @@
 First stage, the foundation: a small trunk learns from phantoms of one seed, of which the anatomy of
 every frame is known. Second stage, the adaptation: the trunk is frozen and gets adapters and fresh
 heads, which learn from phantoms of another seed with the challenge's own labels and nothing else;
-once for each member of the ensemble. Last, the selection is fitted on phantoms that both stages
+once for each member of the ensemble. Last, the calibration is fitted on phantoms that both stages
 held out. Each stage leaves a finished artefact in the work folder and is skipped when it is there.
 """
 
@@ -17,34 +17,35 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from acouslic import files
 from acouslic.bundle import BUNDLE, save_bundle
+from acouslic.calibration import Calibration
 from acouslic.challenge import SIMULATED
 from acouslic.lora import LoraConfig, add_lora
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
-from acouslic.selection import SelectionConfig
 from dataset.cache import Cache, CachedCase, begin_cache, finish_cache, open_cache
 from dataset.prepare import add_cases
 from phantom.dataset import write_dataset
 from training.base import BASE, PROVENANCE, TORCH_TYPES, load_base, save_base
+from training.calibration import HeldOut, calibrate, describe, in_parts, with_calibration
 from training.cards import demo_card
-from training.cross_validate import choose_config, grid, judge_on_grid
+from training.cross_validate import case_evidence
 from training.demo.anatomy import case_numbers
 from training.demo.foundation import AnatomyFrames, AnatomyNet, FoundationTraining
 from training.module import AbdomenTraining
 from training.options import RESOURCES, DemoSize, Machine, Recipe
 from training.provenance import code_version
 from training.runs import run
-from training.whole_stack import Figures, mean_figures
 
 TRUNK = RESOURCES / "demo_trunk.json"
 INTENDED_USE = (
     "to try the software: trained on simulated images only, it means nothing for patients"
 )
 # A whole stack is 125 MB, so that the stacks on the disk at one time are 0.75 GB.
+# Parts of the held-out phantoms on which the calibration of the others is judged.
+CALIBRATION_PARTS = 4
 CHUNK_CASES = 6
 STACKS = ".stacks-"
 # Of the foundation's four parts. 3e-3 was the best that was tried for Muon (docs/log.md,
@@ -171,13 +172,13 @@ def build_demo(
         *_split(first, options.foundation_data)[1].cases,
         *_split(second, options.adaptation_data)[1].cases,
     )
-    fitted = _fit_selection(networks, held_out)
-    provenance = _provenance(base, options, fitted, len(held_out))
+    calibration, report = _calibrate(networks, held_out)
+    provenance = _provenance(base, options, report)
     save_bundle(
         output,
         networks,
         name="acouslic-demo",
-        selection=fitted.selection,
+        selection=with_calibration(calibration),
         lora=options.lora,
         provenance=provenance,
         card=demo_card(provenance),
@@ -315,30 +316,21 @@ def _adapt(
     return network.eval()
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """What the held-out cases chose, and the figures on them, which are optimistic."""
-
-    selection: SelectionConfig
-    """The parameters that were chosen."""
-    figures: Figures
-    """Means with these."""
-    default_figures: Figures
-    """Means with the defaults."""
-
-
-def _fit_selection(networks: Sequence[AbdomenNet], held_out: Sequence[CachedCase]) -> _Fitted:
-    configs = grid()
-    judged = [judge_on_grid(case, networks, configs) for case in held_out]
-    scores = np.array([[figures.score for figures in by_config] for by_config in judged])
-    # Subjects of two seeds may share a number; resampled together they do no harm.
-    best = choose_config(scores, np.array([case.facts.subject for case in held_out]))
-    default, fitted = (mean_figures([by_config[k] for by_config in judged]) for k in (0, best))
-    log.info("%d held-out phantoms: default %s, fitted %s", len(held_out), default, fitted)
-    return _Fitted(configs[best], fitted, default)
+def _calibrate(
+    networks: Sequence[AbdomenNet], held_out: Sequence[CachedCase]
+) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the calibration to held-out phantoms, and judge it on parts of them in turn."""
+    # Subjects of two seeds may share a number; together in one part they do no harm.
+    known = [
+        HeldOut(case, part, case_evidence(case, networks))
+        for case, part in in_parts(held_out, CALIBRATION_PARTS)
+    ]
+    calibration, report = calibrate(known, lambda _part: networks)
+    log.info("%s", describe(report))
+    return calibration, {key: value for key, value in report.items() if key != "by_case"}
 
 
-def _provenance(base: Path, options: DemoOptions, fitted: _Fitted, cases: int) -> dict[str, Any]:
+def _provenance(base: Path, options: DemoOptions, report: dict[str, Any]) -> dict[str, Any]:
     return {
         "simulated": True,
         "intended_use": INTENDED_USE,
@@ -348,9 +340,5 @@ def _provenance(base: Path, options: DemoOptions, fitted: _Fitted, cases: int) -
         "lora": asdict(options.lora),
         "members": options.members,
         "code": code_version(),
-        "phantom_figures_on_held_out_cases": {
-            "cases": cases,
-            "default_selection": asdict(fitted.default_figures),
-            "fitted_selection": asdict(fitted.figures),
-        },
+        "calibration": {**report, "simulated": True, "code": code_version()},
     }

@@ -1,0 +1,78 @@
+"""`calibrate`: a bundle's calibration, fitted to labelled cases that its networks never saw.
+
+At a new site a few dozen labelled stacks are enough for it, as no network is trained.
+"""
+
+import json
+import logging
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from acouslic import files
+from acouslic.bundle import BUNDLE, PROVENANCE, copy_bundle, load_bundle
+from acouslic.errors import InputError
+from acouslic.segment import choose_device
+from dataset.cache import open_cache
+from training.calibration import HeldOut, calibrate, describe, in_parts, with_calibration
+from training.cards import card_of
+from training.cross_validate import case_evidence
+from training.options import Calibrate
+from training.provenance import code_version
+
+log = logging.getLogger(__name__)
+
+
+def recalibrate(options: Calibrate) -> dict[str, Any]:
+    """Write the bundle with a calibration fitted to the cache's cases.
+
+    Returns:
+        The report, see `calibrate`.
+
+    Raises:
+        InputError: the cases are of too few subjects, or the bundle takes frames of another size.
+        OutputError: the output folder holds something that must not be replaced.
+    """
+    files.refuse_stranger(options.output, BUNDLE, overwrite=options.overwrite)
+    bundle = load_bundle(options.bundle, choose_device(options.device))
+    cache = open_cache(options.cache)
+    size = bundle.config.network.trunk.image_size
+    if cache.size != size:
+        raise InputError(
+            expected=f"frames of {size} px, as the bundle takes",
+            found=f"a cache of {cache.size} px",
+            advice=f"prepare it again with --size {size}",
+        )
+    subjects = len({case.facts.subject for case in cache.cases})
+    if not 2 <= options.parts <= subjects:
+        raise InputError(
+            expected=f"--parts from 2 to {subjects}, as there are that many subjects",
+            found=str(options.parts),
+            advice="give fewer parts or more cases",
+        )
+    held_out = [
+        HeldOut(case, part, case_evidence(case, bundle.members))
+        for case, part in tqdm(
+            in_parts(cache.cases, options.parts), unit="case", disable=not sys.stderr.isatty()
+        )
+    ]
+    calibration, report = calibrate(held_out, lambda _part: bundle.members)
+    log.info("%s", describe(report))
+    provenance = json.loads((options.bundle / PROVENANCE).read_text())
+    # What was fitted to other cases before, and told of them, is not this bundle's any more.
+    provenance["calibration"] = {
+        **{key: value for key, value in report.items() if key != "by_case"},
+        "simulated": cache.simulated,
+        "code": code_version(),
+    }
+    copy_bundle(
+        options.bundle,
+        options.output,
+        with_calibration(calibration),
+        provenance,
+        card_of(provenance),
+        overwrite=options.overwrite,
+    )
+    log.info("%s: bundle %s", options.output, load_bundle(options.output).id)
+    return report
