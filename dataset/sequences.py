@@ -41,7 +41,7 @@ def read_sequences(folder: Path) -> list[LabelSequence]:
         InputError: there is neither.
     """
     if (folder / RUNS_FILE).is_file():
-        return _from_tables(folder)
+        return read_tables(folder)
     return [
         LabelSequence(
             case=case.case,
@@ -53,7 +53,12 @@ def read_sequences(folder: Path) -> list[LabelSequence]:
     ]
 
 
-def _from_tables(folder: Path) -> list[LabelSequence]:
+def read_tables(folder: Path) -> list[LabelSequence]:
+    """The label sequences of the two public tables in a folder.
+
+    Raises:
+        InputError: one of them cannot be read, or is not what it should be.
+    """
     rows = {row["uuid"]: row for row in read_rows(folder / AC_TABLE.name, TABLE_COLUMNS)}
     sequences = []
     for runs in read_rows(folder / RUNS_FILE, ("filestem", *_RUNS)):
@@ -65,9 +70,16 @@ def _from_tables(folder: Path) -> list[LabelSequence]:
                 advice="use both tables of one version of the data",
             )
         quality = np.zeros(FRAMES, np.uint8)
-        for column, value in _RUNS.items():
-            for first, last in ast.literal_eval(runs[column]):
-                quality[first : last + 1] = value
-        ac_mm = np.array([parse_ac(row[column]) for column in AC_COLUMNS])
+        try:
+            for column, value in _RUNS.items():
+                for first, last in ast.literal_eval(runs[column]):
+                    quality[first : last + 1] = value
+            ac_mm = np.array([parse_ac(row[column]) for column in AC_COLUMNS])
+        except (SyntaxError, TypeError, ValueError) as error:
+            raise InputError(
+                expected=f"lists of (first, last) frame in {RUNS_FILE}, ACs in {AC_TABLE.name}",
+                found=f"{error}, for case {runs['filestem']}",
+                advice="copy both tables again",
+            ) from error
         sequences.append(LabelSequence(row["uuid"], row["subject_id"], quality, ac_mm))
     return sequences

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from acouslic.challenge import AC_TABLE, FRAMES, SIMULATED
+from acouslic.errors import AcouslicError
+from dataset.sequences import RUNS_FILE
 from phantom.dataset import write_dataset
-from phantom.statistics import RUNS_FILE, TableError, comparison
+from phantom.statistics import comparison
 
 INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended: 128 and SIGINT's number
 
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         _run(options)
-    except (OSError, TableError) as error:
+    except (OSError, AcouslicError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

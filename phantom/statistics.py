@@ -3,8 +3,6 @@
 Both come down to the same two tables: every frame's quality and every sweep's AC.
 """
 
-import ast
-import csv
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,20 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from acouslic.challenge import AC_COLUMNS, AC_TABLE, FRAMES, FRAMES_PER_SWEEP, SWEEPS, Quality
+from acouslic.challenge import FRAMES_PER_SWEEP, SWEEPS, Quality
+from dataset.sequences import read_tables
 from phantom.truth import truth
 
-# A public table of the real set's annotated runs; docs/phantom.md says what it lacks.
-RUNS_FILE = "annotated_frames_per_case.csv"
-RUNS_COLUMNS = {"subopt_seq": Quality.SUBOPTIMAL, "opt_seq": Quality.OPTIMAL}
 PERCENTILES, FEW_PERCENTILES = (5, 25, 50, 75, 95), (5, 50, 95)
-SUBJECT_COLUMN = "subject_id"
 # Cases with so many annotated sweeps or more are counted together.
 MANY_SWEEPS = 4
-
-
-class TableError(ValueError):
-    """A table of the real set is not what it should be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,27 +46,13 @@ def reference_labels(folder: Path) -> Labels:
     """The real set's truth, from its table of circumferences and the one of annotated runs.
 
     Raises:
-        OSError: one of the two files cannot be read.
-        TableError: one of them lacks a column or holds something else than expected.
+        InputError: one of the two files cannot be read, or is not what it should be.
     """
-    acs = _read(folder / AC_TABLE.name, (SUBJECT_COLUMN, *AC_COLUMNS))
-    runs = _read(folder / RUNS_FILE, RUNS_COLUMNS)
-    quality = np.zeros((len(runs), FRAMES), np.uint8)
-    try:
-        for case, row in zip(quality, runs, strict=True):
-            for column, value in RUNS_COLUMNS.items():
-                for first, last in ast.literal_eval(row[column]):
-                    case[first : last + 1] = value
-        ac_mm = [[float(row[c]) if row[c] else np.nan for c in AC_COLUMNS] for row in acs]
-    except (SyntaxError, TypeError, ValueError) as error:
-        raise TableError(
-            f"expected lists of (first, last) frame in {RUNS_FILE} and numbers in "
-            f"{AC_TABLE.name}, found: {error}"
-        ) from error
+    cases = read_tables(folder)
     return Labels(
-        quality=quality.reshape(-1, SWEEPS, FRAMES_PER_SWEEP),
-        ac_mm=np.array(ac_mm),
-        subjects=len({row[SUBJECT_COLUMN] for row in acs}),
+        quality=np.stack([case.quality for case in cases]).reshape(-1, SWEEPS, FRAMES_PER_SWEEP),
+        ac_mm=np.stack([case.ac_mm for case in cases]),
+        subjects=len({case.subject for case in cases}),
     )
 
 
@@ -112,19 +89,6 @@ def comparison(seed: int, cases: range, reference: Path | None) -> str:
         for key in columns[0][1]
     ]
     return "\n".join(lines)
-
-
-def _read(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows, names = list(reader), reader.fieldnames or ()
-    missing = [column for column in columns if column not in names]
-    if missing or not rows:
-        raise TableError(
-            f"expected a table with the columns {', '.join(columns)} and at least one row, found "
-            f"{len(rows)} rows and no {', '.join(missing) or 'further ones'} in {path}"
-        )
-    return rows
 
 
 def _circumferences(ac_mm: np.ndarray) -> dict[str, str]:

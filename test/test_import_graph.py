@@ -17,9 +17,11 @@ ALLOWED = {
     "phantom": {
         "acouslic.challenge",
         "acouslic.ellipse",
+        "acouslic.errors",
         "acouslic.files",
         "acouslic.metaimage",
         "dataset.processes",
+        "dataset.sequences",
     },
     "dataset": {"acouslic"},
     "evaluation": {"acouslic", "dataset"},

@@ -18,12 +18,12 @@ from acouslic.challenge import (
     label_of,
 )
 from acouslic.ellipse import ramanujan
+from dataset.sequences import RUNS_FILE
 from phantom.__main__ import main
 from phantom.render import mask_frame
 from phantom.scene import BLOCK, sample_subject, subject_of
 from phantom.shapes import Planes, ellipsoid, turn
 from phantom.statistics import (
-    RUNS_FILE,
     Labels,
     phantom_labels,
     reference_labels,
