@@ -324,7 +324,13 @@ WRITERS = {
         ("case-a",),
         may_overwrite=True,
     ),
-    "acouslic FOLDER": Writer(run_folder, ("summary.csv",), STACKS, may_overwrite=True),
+    # The answer first: the summary is brought up to date by every run.
+    "acouslic FOLDER": Writer(
+        run_folder,
+        ("case-a/fetal-abdomen-frame-number.json", "summary.csv"),
+        STACKS,
+        may_overwrite=True,
+    ),
     "inference.py": Writer(run_inference, ("preview.png",)),
     "phantom": Writer(run_phantom, ("phantoms.json", str(AC_TABLE)), ("images", "masks")),
 }
