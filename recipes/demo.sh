@@ -12,7 +12,7 @@ usage: recipes/demo.sh [WORK [OPTION ...]]
 
 Simulates 600 phantoms, trains a small trunk on their anatomy and two members of adapters and heads on their labels,
 and scores the bundle on the 20 phantoms of seed 3003. On two cores with avx512_bf16 and nothing else running it takes
-about four and a half hours: the phantoms one and a half, the trunk two, the members half an hour, the selection half
+about four and a half hours: the phantoms one and a half, the trunk two, the members half an hour, the calibration half
 an hour; without avx512_bf16 a multiple. docs/training.md says what of that was measured. What is finished is not done
 again: give the same command to go on where it was stopped. The shipped bundle in resources/demo is not touched.
 TEXT
