@@ -90,6 +90,14 @@ def test_ac_agrees_with_the_ellipse_fitted_to_the_unclipped_mask(cases: list[Tru
             assert ramanujan(a, b) * SPACING_MM == pytest.approx(label.ac_mm, rel=0.01)
 
 
+def test_ac_is_the_sections_perimeter_where_the_evaluator_misreads_a_cut_outline() -> None:
+    # The fan cuts this frame's outline in two; an ellipse fitted to one arc has 0.2 mm.
+    label = truth(2, 102).labels[4]
+    assert label.ac_mm is not None
+    perimeters = label.sections.circumference_mm()[label.quality > 0]
+    assert np.abs(perimeters - label.ac_mm).min() < 0.01
+
+
 def test_ac_stands_exactly_where_frames_are_annotated(cases: list[Truth]) -> None:
     for known in cases:
         annotated = known.quality().reshape(SWEEPS, -1).any(axis=1)
