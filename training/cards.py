@@ -56,7 +56,7 @@ nothing for any pregnancy.**
 | adapters, heads | trained on {data["training"]} other phantoms, of seed {data["seed"]} |
 | members | {provenance["members"]}: mean of their mask logits and quality probabilities |
 | held-out phantoms | {figures["cases"]}, of both seeds; they chose the trunk's last epoch |
-| calibration | fitted to those |
+| calibration | fitted to those by code {figures["code"]} |
 | phantom figures on those | {_listed(honest)}, calibrated on other parts |
 | claims on those | {_claims(figures["claims"])} |
 | made by | `python -m training demo`, code {provenance["code"]} |
