@@ -13,7 +13,7 @@ REPORT: dict[str, Any] = {
     "cases": 68,
     "subjects": 60,
     "folds": 4,
-    "taken": "fitted",
+    "column": HONEST,
     "scores": {"default": SCORES, "fitted": SCORES, HONEST: SCORES},
     "claims": {
         "confidence_calibration_error": 0.02,

@@ -1,7 +1,8 @@
 """Fitting a calibration to stacks that a network never saw, and judging it on folds left out.
 
-Each fold is answered with a calibration that the other folds fitted; so are the claims that its
-answers make. What is packed is then fitted to all of them.
+The choice of the frame and the claims of an answer are two things. The choice keeps its default
+unless what other folds fit is clearly better. The claims are always fitted, and judged on each fold
+with what the other folds fitted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -117,7 +118,7 @@ def calibrate(
         members_of: gives a fold's networks, which never saw its cases.
 
     Returns:
-        The calibration to pack, and the report: plain JSON, see `_report`.
+        The calibration to pack, and the report: plain JSON, see `_scores`, with `claims`.
     """
     stacks = [one.known for one in held_out]
     folds = np.array([one.fold for one in held_out])
@@ -130,32 +131,25 @@ def calibrate(
         _answers(one, members_of(one.fold), fitted_by_fold[one.fold], everything)
         for one in held_out
     ]
-    outcomes = [by_name[HONEST].outcome for by_name in answers]
-    for fold, calibration in fitted_by_fold.items():
-        others = [outcomes[k] for k in np.flatnonzero(folds != fold)]
-        fitted_by_fold[fold] = fit_outcomes(others, calibration)
-    everything = fit_outcomes(outcomes, everything)
-    claims = np.array(
-        [
-            _claims(one, by_name[HONEST], fitted_by_fold[one.fold])
-            for one, by_name in zip(held_out, answers, strict=True)
-        ]
-    )
     subjects = [one.case.facts.subject for one in held_out]
-    report = _report(answers, claims, subjects)
-    taken = everything
-    if report["taken"] == DEFAULT:
-        taken = fit_outcomes([by_name[DEFAULT].outcome for by_name in answers], Calibration())
-    folds_of = {one.case.facts.uuid: one.fold for one in held_out}
-    by_case = zip(folds_of.items(), answers, strict=True)
-    return taken, report | {
+    report = _scores(answers, subjects)
+    column = report["column"]
+    outcomes = [by_name[column].outcome for by_name in answers]
+    claims = []
+    for one, by_name in zip(held_out, answers, strict=True):
+        others = [outcomes[k] for k in np.flatnonzero(folds != one.fold)]
+        chosen_by = fitted_by_fold[one.fold] if column == HONEST else Calibration()
+        claims.append(_claims(one, by_name[column], fit_outcomes(others, chosen_by)))
+    calibration = fit_outcomes(outcomes, everything if column == HONEST else Calibration())
+    return calibration, report | {
+        "claims": _judged_claims(np.array(claims), [by_name[column] for by_name in answers]),
         "cases": len(held_out),
         "subjects": len(set(subjects)),
         "folds": len(fitted_by_fold),
-        "calibration": taken.to_dict(),
+        "calibration": calibration.to_dict(),
         "by_case": {
-            uuid: {"fold": fold, **asdict(by_name[HONEST].figures)}
-            for (uuid, fold), by_name in by_case
+            one.case.facts.uuid: {"fold": one.fold, **asdict(by_name[column].figures)}
+            for one, by_name in zip(held_out, answers, strict=True)
         },
     }
 
@@ -189,53 +183,47 @@ def _claims(one: HeldOut, answer: Answer, calibration: Calibration) -> tuple[flo
     return (confidence, p_annotated, *map(float, flags))
 
 
-def _report(
-    answers: Sequence[Mapping[str, Answer]], claims: np.ndarray, subjects: Sequence[str]
-) -> dict[str, Any]:
-    """What the calibration chose and gained.
+def _scores(answers: Sequence[Mapping[str, Answer]], subjects: Sequence[str]) -> dict[str, Any]:
+    """What the choice of the frame scores, and which one is taken.
 
     Returns:
         `scores`: means with 95 % intervals, subjects resampled, for the default, for the fit on the
         cases that it was fitted on, which is optimistic, for each fold under the fit of the others,
-        and for that without each of its parts. `gain`: of the fit on other folds over the default.
-        `claims`: whether answers under that fit hold what they say. `taken`: which one to pack.
+        and for that without each of its parts. `gain`: of the fit on other folds over the default;
+        it takes the default's place only where that is above chance. `column`: the one of `scores`
+        that is so taken, in which nothing was fitted to the cases that it is about.
     """
     figures_by_name = {
         name: np.array([astuple(by_name[name].figures) for by_name in answers])
         for name in answers[0]
     }
-    default, honest = figures_by_name[DEFAULT][:, 0], figures_by_name[HONEST][:, 0]
-    said_by_default = np.array([by_name[DEFAULT].outcome.p_annotated for by_name in answers])
-    annotated_by_default = np.array([by_name[DEFAULT].outcome.annotated for by_name in answers])
-    confidence, p_annotated, annotated, has_reference, inside = claims.T
-    brier = (said_by_default - annotated_by_default) ** 2 - (p_annotated - annotated) ** 2
-    gain = _means(np.stack([honest - default, brier], axis=1), ("score", "brier"), subjects)
     names = [field.name for field in fields(Figures)]
+    gain = _means(figures_by_name[HONEST] - figures_by_name[DEFAULT], names, subjects)
     return {
         "scores": {
             name: _means(columns, names, subjects) for name, columns in figures_by_name.items()
         },
         "gain": gain,
-        "taken": FITTED if is_better(gain) else DEFAULT,
-        "claims": {
-            "confidence_calibration_error": calibration_error(confidence, honest),
-            "p_annotated_calibration_error": calibration_error(p_annotated, annotated),
-            "p_annotated_roc_area": roc_area(p_annotated, annotated > 0),
-            "ac_coverage": float(inside.sum() / max(has_reference.sum(), 1)),
-            "n_references": int(has_reference.sum()),
-        },
+        "column": HONEST if is_better(gain) else DEFAULT,
     }
 
 
 def is_better(gain: Mapping[str, Any]) -> bool:
-    """Whether a fit takes the default's place.
+    """Whether a fitted choice takes the default's place: its gain in score is above chance."""
+    return bool(gain["score"]["interval"][0] > 0)
 
-    It does where what it gains in score, or in the Brier score of `p_annotated`, is above chance,
-    and what it loses in the other is not.
-    """
-    lows = [gain[name]["interval"][0] for name in ("score", "brier")]
-    highs = [gain[name]["interval"][1] for name in ("score", "brier")]
-    return bool(max(lows) > 0 and min(highs) >= 0)
+
+def _judged_claims(claims: np.ndarray, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Whether answers hold what they say; the claims (cases, 5) are those of `_claims`."""
+    confidence, p_annotated, annotated, has_reference, inside = claims.T
+    score = np.array([answer.figures.score for answer in answers])
+    return {
+        "confidence_calibration_error": calibration_error(confidence, score),
+        "p_annotated_calibration_error": calibration_error(p_annotated, annotated),
+        "p_annotated_roc_area": roc_area(p_annotated, annotated > 0),
+        "ac_coverage": float(inside.sum() / max(has_reference.sum(), 1)),
+        "n_references": int(has_reference.sum()),
+    }
 
 
 def _means(
@@ -263,8 +251,8 @@ def describe(report: Mapping[str, Any]) -> str:
         f"{name.replace('_', ' ')} {'-' if value is None else f'{value:.3g}'}"
         for name, value in report["claims"].items()
     ]
-    lines.append(f"claims, {HONEST}: {', '.join(claims)}")
-    lines.append(f"calibration: {report['taken']}")
+    lines.append(f"claims: {', '.join(claims)}")
+    lines.append(f"taken: {report['column']}")
     return "\n".join(lines)
 
 

@@ -41,7 +41,7 @@ def demo_card(provenance: Mapping[str, Any]) -> str:
     """The demo bundle's card."""
     figures = provenance["calibration"]
     data, base_data = provenance["phantoms"], provenance["base"]["phantoms"]
-    honest = figures["scores"][HONEST]
+    honest = figures["scores"][figures["column"]]
     means = {key: honest[key]["mean"] for key, _, _ in FIGURES}
     head = _head("acouslic-demo", (), None, PHANTOMS, means, is_simulated=True)
     return f"""{head}
@@ -56,9 +56,10 @@ nothing for any pregnancy.**
 | adapters, heads | trained on {data["training"]} other phantoms, of seed {data["seed"]} |
 | members | {provenance["members"]}: mean of their mask logits and quality probabilities |
 | held-out phantoms | {figures["cases"]}, of both seeds; they chose the trunk's last epoch |
-| calibration | fitted to those by code {figures["code"]} |
-| phantom figures on those | {_listed(honest)}, calibrated on other parts |
-| claims on those | {_claims(figures["claims"])} |
+| choice of the frame | {figures["column"]} |
+| phantom figures on those | {_listed(honest)} |
+| what answers say of themselves | fitted to those by code {figures["code"]} |
+| the same, fitted on other parts of them | {_claims(figures["claims"])} |
 | made by | `python -m training demo`, code {provenance["code"]} |
 | licence | the project's own |
 """
@@ -68,7 +69,7 @@ def model_card(provenance: Mapping[str, Any]) -> str:
     """A packed bundle's card."""
     validation, base = provenance["cross_validation"], provenance["base"]
     is_simulated = provenance["simulated"]
-    honest = validation["scores"][HONEST]
+    honest = validation["scores"][validation["column"]]
     head = _head(
         provenance["name"],
         _licences(base.get("licence", NO_LICENCE), provenance["data_licence"]),
@@ -103,8 +104,8 @@ weights are those of its best epoch on the very cases that it is judged on.
 
 {_table(validation["scores"])}
 
-Packed: the {validation["taken"]} calibration. What answers say of themselves under the fit on other
-folds: {_claims(validation["claims"])}.
+Packed: the choice "{validation["column"]}". What answers say of themselves, fitted on other folds:
+{_claims(validation["claims"])}.
 
 Each case was unseen by one member only: these are figures of single members, and the ensemble has
 not been judged.
@@ -129,12 +130,14 @@ def _calibrated_later(provenance: Mapping[str, Any]) -> str:
     if later is None:
         return ""
     of_what = "simulated cases" if later["simulated"] else "cases"
+    measured = _listed(later["scores"][later["column"]])
     return f"""
 ## Calibrated again
 
-The calibration in this bundle was fitted to {later["cases"]} other {of_what} of {later["subjects"]}
-subjects, by code {later["code"]}. The whole bundle on them, each of {later["folds"]} parts under
-the calibration of the rest: {_listed(later["scores"][HONEST])}; {_claims(later["claims"])}.
+The claims in this bundle were fitted to {later["cases"]} other {of_what} of {later["subjects"]}
+subjects, by code {later["code"]}; the choice of the frame: {later["column"]}. The whole bundle on
+them, each of {later["folds"]} parts under what was fitted to the rest:
+{measured}; {_claims(later["claims"])}.
 """
 
 
