@@ -52,11 +52,6 @@ LABELS = (1, 2)
 _LABEL_OF_QUALITY = np.array([0, 2, 1], np.uint8)
 
 
-def label_of(quality: Quality) -> int:
-    """The label that stands for a quality: 0 none, 1 optimal, 2 suboptimal."""
-    return int(_LABEL_OF_QUALITY[quality])
-
-
 def labels_of_quality(quality: np.ndarray) -> np.ndarray:
     """The labels of many qualities: uint8 of the same shape as `quality`."""
     return np.asarray(_LABEL_OF_QUALITY[quality])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from acouslic.challenge import LABELS, SWEEPS, Quality, label_of
+from acouslic.challenge import LABELS, SWEEPS, Quality, quality_of_labels
 from acouslic.errors import InputError
 from acouslic.metaimage import read_frames, read_header
 
@@ -57,10 +57,8 @@ class Labels:
     def quality_of(self, frame: int) -> Quality:
         """How well a frame suits the measurement; one that mixes labels counts as the better."""
         labels = self.frame(frame)
-        for quality in (Quality.OPTIMAL, Quality.SUBOPTIMAL):
-            if (labels == label_of(quality)).any():
-                return quality
-        return Quality.NONE
+        present = [label for label in LABELS if (labels == label).any()]
+        return Quality(quality_of_labels(np.array([0, *present])).max())
 
     def quality(self) -> np.ndarray:
         """The quality of every frame, (T,) uint8."""

@@ -4,7 +4,6 @@ from acouslic.challenge import (
     CHALLENGE_FAN,
     FRAME_SHAPE,
     Quality,
-    label_of,
     labels_of_quality,
     quality_of_labels,
 )
@@ -28,7 +27,7 @@ def test_fan_is_shared_and_cannot_be_changed() -> None:
 
 
 def test_labels_and_qualities_are_the_challenges() -> None:
-    assert [label_of(quality) for quality in Quality] == [0, 2, 1]
+    assert labels_of_quality(np.array(Quality)).tolist() == [0, 2, 1]
     assert [quality.value_in_score for quality in Quality] == [0.0, 0.6, 1.0]
     assert [quality.word for quality in Quality] == ["none", "suboptimal", "optimal"]
     assert Quality.NONE < Quality.SUBOPTIMAL < Quality.OPTIMAL

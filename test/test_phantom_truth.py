@@ -15,7 +15,7 @@ from acouslic.challenge import (
     SPACING_MM,
     SWEEPS,
     Quality,
-    label_of,
+    labels_of_quality,
 )
 from acouslic.ellipse import ramanujan
 from dataset.sequences import RUNS_FILE
@@ -115,7 +115,7 @@ def test_annotated_frames_are_tissue_and_their_masks_clipped_and_never_mixed(
         for frame in np.flatnonzero(quality)[::7]:
             mask = mask_frame(known, int(frame))
             assert not mask[~fan].any()
-            assert set(np.unique(mask)) == {0, label_of(Quality(quality[frame]))}
+            assert set(np.unique(mask)) == {0, int(labels_of_quality(quality[frame]))}
             assert (mask > 0).sum() <= known.outline(int(frame)).sum()
     assert not mask_frame(known, int(np.flatnonzero(quality == 0)[0])).any()
 
