@@ -107,8 +107,6 @@ class Outcome:
     """Its expected score."""
     score: float
     """The challenge's score."""
-    dice: float
-    """Of its mask on the frame, 0 to 1."""
     ac_mm: float
     """What it measured."""
     reference_mm: float | None
@@ -148,8 +146,6 @@ def fit_outcomes(outcomes: Sequence[Outcome], calibration: Calibration) -> Calib
         calibration,
         claim_annotated=_claim([(o.p_annotated, float(o.annotated)) for o in outcomes]),
         claim_score=_claim([(o.expected, o.score) for o in outcomes]),
-        nae=float(np.mean(errors[True])),
-        dice=float(np.mean([outcome.dice for outcome in annotated])),
         ac_scale=calibration.ac_scale * scale,
         ac_spread=(certain, max(certain, never)),
     )

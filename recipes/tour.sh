@@ -28,8 +28,6 @@ fi
 
 ./venv.sh requirements-dev.txt
 PATH=$PWD/.venv/bin:$PATH
-# Two processes with a thread each: OpenMP's threads would only wait for one another.
-export OMP_NUM_THREADS=1
 
 step() {
   echo
@@ -47,7 +45,7 @@ step "The training cache" \
   python -m training prepare "$work/data" --output "$work/cache" --size 128 --workers 2
 step "Two folds, from the demo's trunk" \
   python -m training fit "$work/cache" --base resources/demo --output "$work/runs" --fold all --folds 2 \
-  --epochs 2 --steps-per-epoch 40 --batch-size 16 --decoder-width 8
+  --epochs 2 --steps-per-epoch 40 --batch-size 16 --decoder-width 8 --validate-every 2
 step "Every case judged by the fold that never saw it" \
   python -m training cross-validate "$work/cache" --base resources/demo --runs "$work/runs"
 step "A bundle" \

@@ -96,7 +96,6 @@ class Answers:
             expected=float(expected_score(belief, calibration)[frame]),
             score=judged.score,
             annotated=bool(self.held_out.case.stack_quality()[frame]),
-            dice=judged.dice_soft,
             ac_mm=outline.ac_mm,
             reference_mm=None if np.isnan(reference_mm) else reference_mm,
         )
