@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acouslic.errors import OutputError
+from acouslic.errors import InputError, OutputError
 
 # What people keep in a folder of ours, and what a new one takes over.
 KEPT_NAMES = ("README.md", ".gitignore")
@@ -165,6 +165,28 @@ def refuse_foreign_folder(folder: Path, mark: str, what: str) -> None:
             expected=f"a new or empty folder for {what}, or one with {mark}",
             found=f"{min(names)} in {folder}",
             advice="name another --output",
+        )
+
+
+def begin_or_resume(path: Path, options: Any, what: str) -> None:
+    """Write down the options of what begins; whoever goes on with it must ask for the same.
+
+    Args:
+        path: the file that holds them, in the folder that the command adds to.
+        options: plain JSON.
+        what: what begins, for people, such as "the run in FOLDER".
+
+    Raises:
+        InputError: it began with other options.
+    """
+    text = json.dumps(options, indent=1)
+    if not path.is_file():
+        write_text(path, text)
+    elif path.read_text() != text:
+        raise InputError(
+            expected=f"the options with which {what} began ({path.name})",
+            found="others",
+            advice="give the same options to go on there, or another --output",
         )
 
 

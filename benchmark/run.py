@@ -7,7 +7,6 @@ table.md table.html  f1.png precision_recall.png sweep_scores.png embeddings.png
 """
 
 import gc
-import json
 import logging
 import traceback
 from dataclasses import asdict, dataclass
@@ -142,15 +141,7 @@ def _claim(output: Path, cache: Cache, request: Request) -> None:
         "size_px": cache.size,
         "cases": [case.facts.uuid for case in cache.cases],
     }
-    text, path = json.dumps(facts, indent=1), output / OPTIONS
-    if not path.is_file():
-        files.write_text(path, text)
-    elif path.read_text() != text:
-        raise InputError(
-            expected=f"the options with which {output} began ({OPTIONS})",
-            found="others",
-            advice="give the same options to go on there, or another --output",
-        )
+    files.begin_or_resume(output / OPTIONS, facts, str(output))
 
 
 def _setting(system: System, cache: Cache, frames: Tables, request: Request) -> Setting:

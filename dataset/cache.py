@@ -144,6 +144,23 @@ class Cache:
         chosen = tuple(case for case in self.cases if case.facts.uuid in wanted)
         return replace(self, cases=chosen)
 
+    def require_size(self, size: int, wanted_by: str) -> None:
+        """Make sure that the frames have the size that a network takes.
+
+        Args:
+            size: side of a frame in pixels.
+            wanted_by: why, for people, such as "as the bundle takes".
+
+        Raises:
+            InputError: they have another.
+        """
+        if self.size != size:
+            raise InputError(
+                expected=f"frames of {size} px, {wanted_by}",
+                found=f"a cache of {self.size} px",
+                advice=f"prepare it again with --size {size}",
+            )
+
 
 def open_cache(folder: Path) -> Cache:
     """Open a finished cache.

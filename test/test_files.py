@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from acouslic import files
-from acouslic.errors import OutputError
+from acouslic.errors import InputError, OutputError
 
 ROOT = Path(__file__).resolve().parents[1]
 KIND = files.FolderKind(
@@ -120,6 +120,16 @@ def test_a_file_or_folder_of_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("<ours>")
     files.refuse_foreign_file(tmp_path / "notes.txt", "<ours>", "a report")
     files.refuse_foreign_file(tmp_path / "absent", "<ours>", "a report")
+
+
+def test_what_began_with_other_options_is_not_gone_on_with(tmp_path: Path) -> None:
+    record = tmp_path / "options.json"
+    files.begin_or_resume(record, {"epochs": 2}, "the run")
+    begun = record.read_bytes()
+    files.begin_or_resume(record, {"epochs": 2}, "the run")
+    with pytest.raises(InputError, match="the run began"):
+        files.begin_or_resume(record, {"epochs": 3}, "the run")
+    assert record.read_bytes() == begun
 
 
 class Stopped(BaseException):

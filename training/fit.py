@@ -129,12 +129,7 @@ def adapted_network(base: Path, cache: Cache, options: FitOptions) -> AbdomenNet
         InputError: the cache's frames are not of the base's size, or there is no base.
     """
     config, trunk, _ = load_base(base)
-    if config.image_size != cache.size:
-        raise InputError(
-            expected=f"frames of {config.image_size} px, as {base} was trained on",
-            found=f"a cache of {cache.size} px",
-            advice=f"prepare it again with --size {config.image_size}",
-        )
+    cache.require_size(config.image_size, f"as {base} was trained on")
     torch.manual_seed(options.recipe.seed)
     network = AbdomenNet(NetworkConfig(config, options.decoder_width))
     network.trunk.load_state_dict(trunk.state_dict())

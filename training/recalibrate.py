@@ -37,13 +37,7 @@ def recalibrate(options: Calibrate) -> dict[str, Any]:
     files.refuse_stranger(options.output, BUNDLE, overwrite=options.overwrite)
     bundle = load_bundle(options.bundle, choose_device(options.device))
     cache = open_cache(options.cache)
-    size = bundle.config.network.trunk.image_size
-    if cache.size != size:
-        raise InputError(
-            expected=f"frames of {size} px, as the bundle takes",
-            found=f"a cache of {cache.size} px",
-            advice=f"prepare it again with --size {size}",
-        )
+    cache.require_size(bundle.config.network.trunk.image_size, "as the bundle takes")
     subjects = len({case.facts.subject for case in cache.cases})
     if not 2 <= options.parts <= subjects:
         raise InputError(

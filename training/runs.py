@@ -32,7 +32,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from acouslic import files
 from acouslic.bundle import load_plain_state, plain_state
-from acouslic.errors import InputError
 from dataset.command import TERMINATED, Stopped
 from training.epochs import EpochBar, EpochReport
 from training.history import SCORE, best_row, read_history
@@ -101,16 +100,7 @@ def _claim(folder: Path, module: FrameTraining, identity: dict[str, Any]) -> Non
         "training": [case.facts.uuid for case in module.training_frames.cache.cases],
         "validation": [case.facts.uuid for case in module.validation_cache.cases],
     }
-    text = json.dumps(facts, indent=1)
-    path = folder / OPTIONS
-    if not path.is_file():
-        files.write_text(path, text)
-    elif path.read_text() != text:
-        raise InputError(
-            expected=f"the options with which the run in {folder} began ({OPTIONS})",
-            found="others",
-            advice="give the same options to resume it, or another --output",
-        )
+    files.begin_or_resume(folder / OPTIONS, facts, f"the run in {folder}")
 
 
 def _train(folder: Path, module: FrameTraining, machine: Machine, validate_every: int) -> None:
