@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acouslic.errors import AcouslicError
+from acouslic.stopping import INTERRUPTED, TERMINATED, Stopped, leave, signals_raise
 from acouslic.version import version_line
 
 if TYPE_CHECKING:
@@ -18,13 +19,49 @@ if TYPE_CHECKING:
 
 # A wheel has no such folder: it holds this package alone.
 DEMO_BUNDLE = Path(__file__).resolve().parents[1] / "resources" / "demo"
-# What a shell says of a process that Ctrl-C ended: 128 and the signal's number, 2.
-INTERRUPTED = 130
+# The platform's own folders.
+INPUT, OUTPUT, MODEL = Path("/input"), Path("/output"), Path("/opt/ml/model")
+# Whoever sends SIGTERM sends SIGKILL some seconds later; 2 s are promised.
+GRACE_S = 1.5
+WHOLE = "nothing is half written"
 log = logging.getLogger(__name__)
 
 
+def add_platform_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the container's two entry points."""
+    parser.add_argument(
+        "--input",
+        type=Path,
+        default=INPUT,
+        metavar="DIR",
+        help="folder with one stack in images/stacked-fetal-ultrasound/ (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=OUTPUT,
+        metavar="DIR",
+        help="folder that the three files of the answer go to (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=MODEL,
+        metavar="DIR",
+        help="bundle of weights; while it is empty, the demo bundle is used, which means nothing "
+        "for patients (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--preview",
+        type=Path,
+        metavar="FILE",
+        help="also write a picture of the answer for people, a PNG outside --output, which the "
+        "platform takes whole (default: none)",
+    )
+
+
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Add --device and --version."""
+    """Add the options of every command that measures."""
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -55,10 +92,12 @@ def exit_code(run: Callable[[], object]) -> int:
     """Run a command; an error that the user can fix becomes one line on stderr.
 
     Returns:
-        0, or 1 after an error, or 130 after Ctrl-C.
+        0, or 1 after an error, or 130 after Ctrl-C. After SIGTERM the process ends here, with code
+        143.
     """
     try:
-        run()
+        with signals_raise(GRACE_S, f"terminated; {WHOLE}"):
+            run()
     except AcouslicError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -72,11 +111,11 @@ def exit_code(run: Callable[[], object]) -> int:
             file=sys.stderr,
         )
         return 1
-    except KeyboardInterrupt:
-        print(
-            "error: interrupted; nothing is half written; give the same command to go on",
-            file=sys.stderr,
-        )
+    except (KeyboardInterrupt, Stopped) as stop:
+        if isinstance(stop, Stopped) and stop.code == TERMINATED:
+            print(f"error: terminated; {WHOLE}", file=sys.stderr)
+            leave(TERMINATED)
+        print(f"error: interrupted; {WHOLE}; give the same command to go on", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -96,3 +135,10 @@ def load(model: Path, options: argparse.Namespace) -> "Bundle":
         bundle = without_sweep_prior(bundle)
     log.info("bundle %s on %s", bundle.id, bundle.device)
     return bundle
+
+
+def load_model(options: argparse.Namespace) -> "Bundle":
+    """Load the bundle of --model, or the demo bundle while there is none; see `load`."""
+    from acouslic.bundle import choose_bundle
+
+    return load(choose_bundle(options.model, DEMO_BUNDLE), options)

@@ -28,7 +28,7 @@ _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
 _PARTIAL, _ASIDE = ".partial", ".aside"
 # What a set of files is called while it is being written.
-_SET = "files"
+SET = "files"
 # Random bytes in a TOKEN: two processes that write one NAME at a time hardly draw the same.
 _TOKEN_BYTES = 4
 _LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}(?:{_PARTIAL}|{_ASIDE})")
@@ -88,7 +88,7 @@ def new_files(folder: Path, paths: Sequence[Path]) -> Iterator[Path]:
         paths: the files, relative to it and to the folder that is given. Where one of them cannot
             take its place, none is left there.
     """
-    with _partial_folder(folder / _SET) as partial:
+    with _partial_folder(folder / SET) as partial:
         yield partial
         try:
             for path in paths:

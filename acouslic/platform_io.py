@@ -1,6 +1,8 @@
 """The platform's side: the one input file, and the output's files, written all or none."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from acouslic.errors import InputError, OutputError
 from acouslic.metaimage import write_frames
 from acouslic.pipeline import Measurement
 from acouslic.stack import Stack
+
+ANSWER_FILES = (MASK_FILE, CIRCUMFERENCE_FILE, FRAME_FILE)
 
 
 def find_input(input_dir: Path) -> Path:
@@ -55,21 +59,48 @@ def require_writable(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
-def prepare_output(output_dir: Path) -> None:
-    """Find out before the work whether the platform's output can be written.
+@contextmanager
+def own_output(output_dir: Path) -> Iterator[None]:
+    """Have the platform's output for this run alone, without an older answer, while the block runs.
+
+    What was written by an earlier run, whole or by one that was killed, is removed first. So a run
+    that fails leaves no answer that could be taken for its own.
 
     Raises:
-        OutputError: it cannot, or another mask lies there.
+        OutputError: it cannot be written, another run is at it, or another mask lies there.
     """
     require_writable(output_dir)
-    folder = output_dir / MASK_FOLDER
-    strangers = [path.name for path in folder.glob("*") if path.name != MASK_FILE.name]
-    if strangers:
-        raise OutputError(
-            expected=f"an empty {folder}, as the platform takes exactly one file from it",
-            found=f"{strangers[0]}",
-            advice="move it away",
-        )
+    with files.claim(output_dir) as is_mine:
+        if not is_mine:
+            raise OutputError(
+                expected=f"{output_dir} for this run alone",
+                found="another run that is writing there",
+                advice="wait for its end, or name another --output",
+            )
+        remove_answer(output_dir)
+        folder = output_dir / MASK_FOLDER
+        strangers = [path.name for path in folder.glob("*")]
+        if strangers:
+            raise OutputError(
+                expected=f"an empty {folder}, as the platform takes exactly one file from it",
+                found=f"{strangers[0]}",
+                advice="move it away",
+            )
+        yield
+
+
+def remove_answer(output_dir: Path) -> None:
+    """Remove the answer of an earlier run, and what a killed one left.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    try:
+        files.remove_leftovers(output_dir / files.SET)
+        for path in ANSWER_FILES:
+            (output_dir / path).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(output_dir, error) from error
 
 
 def write_outputs(output_dir: Path, stack: Stack, measurement: Measurement, bundle_id: str) -> None:
@@ -85,7 +116,7 @@ def write_outputs(output_dir: Path, stack: Stack, measurement: Measurement, bund
         OutputError: the folder cannot be written.
     """
     try:
-        with files.new_files(output_dir, (MASK_FILE, CIRCUMFERENCE_FILE, FRAME_FILE)) as partial:
+        with files.new_files(output_dir, ANSWER_FILES) as partial:
             _write_mask(partial / MASK_FILE, stack, measurement)
             described = describe(stack, measurement, bundle_id)
             files.write_json(partial / CIRCUMFERENCE_FILE, described)

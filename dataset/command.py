@@ -7,18 +7,14 @@ still be imported and used.
 
 import inspect
 import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import or_
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from acouslic.errors import AcouslicError
+from acouslic.stopping import INTERRUPTED, TERMINATED, Stopped, leave, signals_raise
 
 try:
     from tyro.conf import Positional as _Positional
@@ -35,14 +31,9 @@ Command = Callable[[Any], int | None]
 ROOMS = ("acouslic", "dataset", "phantom", "training", "evaluation", "benchmark")
 # The extra of pyproject.toml that brings a library, where it is not the rooms' own.
 EXTRAS = {"tensorboard": "tensorboard"}
-# What a shell reports of a process that SIGINT or SIGTERM ended: 128 and the signal's number.
-INTERRUPTED, TERMINATED = 130, 143
 # Whoever sends SIGTERM often sends SIGKILL some seconds later; 5 s are promised.
 GRACE_S = 4.0
-
-
-class Stopped(SystemExit):
-    """SIGINT or SIGTERM has come; raised wherever the main thread is, so that all is closed."""
+KEPT = "what is finished is kept"
 
 
 def run(
@@ -73,9 +64,7 @@ def run(
         return _fail(missing_library(error))
     code = call(command, options)
     if code == TERMINATED:
-        # To take an interpreter down that has torch in it can take longer than there is time.
-        sys.stdout.flush()
-        os._exit(code)
+        leave(code)
     return code
 
 
@@ -83,7 +72,7 @@ def call(command: Command, options: Any) -> int:
     """Run a command with its options, and turn what goes wrong into one line; see `run`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        with _signals_raise():
+        with signals_raise(GRACE_S, f"terminated; {KEPT}"):
             return command(options) or 0
     except AcouslicError as error:
         return _fail(str(error))
@@ -92,7 +81,7 @@ def call(command: Command, options: Any) -> int:
     except (KeyboardInterrupt, Stopped) as stop:
         code = TERMINATED if isinstance(stop, Stopped) and stop.code == TERMINATED else INTERRUPTED
         word = "terminated" if code == TERMINATED else "interrupted"
-        notes = getattr(stop, "__notes__", ["what is finished is kept"])
+        notes = getattr(stop, "__notes__", [KEPT])
         return _fail("; ".join([word, *notes]), code)
 
 
@@ -152,62 +141,6 @@ def _options_type(command: Command) -> type:
     (parameter,) = inspect.signature(command, eval_str=True).parameters.values()
     options_type: type = parameter.annotation
     return options_type
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM raise `Stopped`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Only the main thread may set what a signal does.
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number, handler in before.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(number, _raise_stopped)
-        with _sigterm_ends_all():
-            yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _raise_stopped(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Stopped(128 + number)
-
-
-@contextmanager
-def _sigterm_ends_all() -> Iterator[None]:
-    """While the block runs, SIGTERM ends the process in GRACE_S, whatever the main thread does.
-
-    Python calls a signal's handler only between two of its own instructions, and a step on a CPU
-    may take a minute in one of them. A thread is told at once, by a byte in a pipe.
-    """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    left = threading.Event()
-    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    watcher = threading.Thread(target=_watch, args=(reader, left), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        left.set()
-        signal.set_wakeup_fd(before)
-        os.close(writer)
-        watcher.join()
-        os.close(reader)
-
-
-def _watch(reader: int, left: threading.Event) -> None:
-    while byte := os.read(reader, 1):
-        if byte[0] == signal.SIGTERM and not left.wait(GRACE_S):
-            os.write(2, b"error: terminated; what is finished is kept\n")
-            os._exit(TERMINATED)
-
-
-# A forked child has the pipe but not the thread: its own signals must not end its parent.
-os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
 def _fail(line: str, code: int = 1) -> int:

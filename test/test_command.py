@@ -16,8 +16,9 @@ import pytest
 from docstring_parser import parse_from_object
 
 from acouslic.errors import InputError
+from acouslic.stopping import Stopped
 from benchmark.command import run_benchmark
-from dataset.command import INLINE, POSITIONAL, Command, Stopped, call, run
+from dataset.command import INLINE, POSITIONAL, Command, call, run
 from evaluation import __main__ as evaluation
 from training import commands as training
 

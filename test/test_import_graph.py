@@ -184,9 +184,11 @@ def test_pins_are_exact_and_hashed() -> None:
             assert re.fullmatch(pattern, line), f"{file}: {line}"
 
 
-def test_only_the_entry_point_names_the_platforms_folders() -> None:
+def test_one_module_names_the_platforms_folders() -> None:
     named = {"/input", "/output", "/opt/ml/model"}
-    for path in source_files("acouslic"):
+    for path in {*source_files("acouslic"), *source_files("inference")}:
+        if path.name == "command.py":
+            continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
         assert not texts & named, path

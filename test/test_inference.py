@@ -1,8 +1,11 @@
 """The program as the platform runs it, in a process of its own."""
 
+import fcntl
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +13,24 @@ import numpy as np
 import pytest
 
 import acouslic
-import inference
+from acouslic.case import prepare_preview
+from acouslic.challenge import FRAME_SHAPE
 from acouslic.errors import OutputError
 
 ROOT = Path(__file__).parents[1]
+
+
+def command_line(tmp_path: Path, input_dir: Path, model: Path) -> list[str]:
+    command = [sys.executable, str(ROOT / "inference.py"), "--input", str(input_dir)]
+    return [
+        *command,
+        "--output",
+        str(tmp_path / "output"),
+        "--model",
+        str(model),
+        "--device",
+        "cpu",
+    ]
 
 
 def run(
@@ -23,11 +40,8 @@ def run(
     *more: str,
     environment: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "inference.py"), "--input", str(input_dir)]
-    command += ["--output", str(tmp_path / "output"), "--model", str(model), "--device", "cpu"]
-    return subprocess.run(
-        [*command, *more], cwd=tmp_path, capture_output=True, text=True, env=environment
-    )
+    command = [*command_line(tmp_path, input_dir, model), *more]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
 
 
 def written(folder: Path) -> list[Path]:
@@ -89,6 +103,54 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_an_older_answer_does_not_survive_a_run_that_fails(
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
+) -> None:
+    folder = write_stack(frames)
+    assert run(tmp_path, folder, tiny_bundle).returncode == 0
+    left = tmp_path / "output" / ".files.0123abcd.partial"  # by a run that was killed
+    left.mkdir()
+    (left / "fetal-abdomen-frame-number.json").touch()
+    next(folder.rglob("*.mha")).write_bytes(b"damaged")
+    assert run(tmp_path, folder, tiny_bundle).returncode == 1
+    assert written(tmp_path / "output") == []
+
+
+def test_a_second_run_on_one_output_is_refused_and_the_first_keeps_its_answer(
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
+) -> None:
+    folder = write_stack(frames)
+    assert run(tmp_path, folder, tiny_bundle).returncode == 0
+    descriptor = os.open(tmp_path / "output", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # what a run does as long as it runs
+    done = run(tmp_path, folder, tiny_bundle)
+    os.close(descriptor)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "another run that is writing there" in line
+    assert len(written(tmp_path / "output")) == 3
+
+
+@pytest.mark.parametrize("after_s", [0.7, 2.0, 3.0])
+def test_sigterm_ends_it_within_two_seconds_with_nothing_half_written(
+    tmp_path: Path, write_stack: Callable[..., Path], tiny_bundle: Path, after_s: float
+) -> None:
+    """At different moments of a run that would take minutes."""
+    noise = np.random.default_rng(0).integers(1, 255, (120, *FRAME_SHAPE), dtype=np.uint8)
+    pipe = subprocess.PIPE
+    command = command_line(tmp_path, write_stack(noise), tiny_bundle)
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as process:
+        time.sleep(after_s)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+        assert time.monotonic() - began < 2
+        assert process.returncode == 143
+        assert process.stderr is not None
+        assert process.stderr.read() == "error: terminated; nothing is half written\n"
+    assert not (tmp_path / "output").exists() or list((tmp_path / "output").iterdir()) == []
+
+
 def test_it_runs_where_home_cannot_be_written(
     tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
 ) -> None:
@@ -104,7 +166,7 @@ def test_a_preview_is_written_beside_the_output(
     assert done.returncode == 0, done.stderr
     assert path.read_bytes().startswith(b"\x89PNG")
     assert len(written(tmp_path / "output")) == 3
-    inference.prepare_preview(path, tmp_path / "output")  # an older preview may be replaced
+    prepare_preview(path, tmp_path / "output")  # an older preview may be replaced
 
 
 def test_a_preview_goes_never_into_the_output_and_replaces_no_strangers_file(
@@ -112,13 +174,13 @@ def test_a_preview_goes_never_into_the_output_and_replaces_no_strangers_file(
 ) -> None:
     inside = tmp_path / "output" / "images" / ".." / "preview.png"
     with pytest.raises(OutputError, match="a --preview outside --output"):
-        inference.prepare_preview(inside, tmp_path / "output")
+        prepare_preview(inside, tmp_path / "output")
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"\x89PNG of somebody else")
     with pytest.raises(OutputError, match="never deleted"):
-        inference.prepare_preview(picture, tmp_path / "output")
+        prepare_preview(picture, tmp_path / "output")
     with pytest.raises(OutputError, match="can be written"):
-        inference.prepare_preview(picture / "preview.png", tmp_path / "output")
+        prepare_preview(picture / "preview.png", tmp_path / "output")
     assert written(tmp_path) == [picture]
 
 

@@ -12,7 +12,7 @@ from acouslic.ellipse import Ellipse
 from acouslic.errors import InputError, OutputError
 from acouslic.metaimage import Geometry
 from acouslic.pipeline import Measurement
-from acouslic.platform_io import find_input, prepare_output, write_outputs
+from acouslic.platform_io import find_input, own_output, write_outputs
 from acouslic.stack import Stack
 
 GEOMETRY = Geometry(
@@ -40,6 +40,11 @@ def measurement() -> Measurement:
         frame_scores=np.zeros(12, np.float32),
         seconds={},
     )
+
+
+def claim_output(folder: Path) -> None:
+    with own_output(folder):
+        pass
 
 
 def names_below(folder: Path) -> list[str]:
@@ -95,7 +100,7 @@ def test_a_failure_half_way_leaves_nothing(
 def test_an_output_folder_that_is_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "output").touch()
     with pytest.raises(OutputError, match="can be written"):
-        prepare_output(tmp_path / "output")
+        claim_output(tmp_path / "output")
 
 
 def test_a_foreign_file_among_the_masks_is_refused(tmp_path: Path) -> None:
@@ -103,7 +108,7 @@ def test_a_foreign_file_among_the_masks_is_refused(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "other.mha").touch()
     with pytest.raises(OutputError, match=r"other\.mha"):
-        prepare_output(tmp_path)
+        claim_output(tmp_path)
 
 
 def test_one_file_is_the_input(write_stack: Callable[..., Path], frames: np.ndarray) -> None:

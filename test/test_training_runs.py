@@ -32,8 +32,8 @@ from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.pipeline import measure
 from acouslic.selection import SelectionConfig
 from acouslic.stack import Stack
+from acouslic.stopping import Stopped
 from dataset.cache import Cache, CachedCase, finish_cache, open_cache, store_case
-from dataset.command import Stopped
 from dataset.folds import assign_folds, split
 from dataset.labels import Labels
 from evaluation.calibrate import fit as fit_calibration

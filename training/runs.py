@@ -32,7 +32,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from acouslic import files
 from acouslic.bundle import load_plain_state, plain_state
-from dataset.command import TERMINATED, Stopped
+from acouslic.stopping import TERMINATED, Stopped
 from training.epochs import EpochBar, EpochReport
 from training.history import SCORE, best_row, read_history
 from training.module import FrameTraining

@@ -1,0 +1,89 @@
+"""One case as the platform hands it over: from its input folder to the output's three files.
+
+Both of the container's entry points call `answer_case`, so that they answer alike.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from acouslic import files
+from acouslic.bundle import Bundle
+from acouslic.errors import OutputError
+from acouslic.pipeline import measure
+from acouslic.platform_io import find_input, own_output, require_writable, write_outputs
+from acouslic.stack import read_stack
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the platform puts a case, and where it takes the answer from."""
+
+    input: Path
+    """The folder with `inputs.json`, or with the challenge's own folder of images."""
+    output: Path
+    """The folder that gets the three files of the answer."""
+    preview: Path | None = None
+    """A picture of the answer, outside `output`; None: there is none."""
+
+
+def answer_case(places: Places, load: Callable[[], Bundle]) -> None:
+    """Check input and output, get the weights, measure, write.
+
+    An older answer in the output is gone once this has begun, however it ends.
+
+    Args:
+        places: where the case is.
+        load: gives the weights. It is called when the input has been read, so that a wrong input
+            is told before the weights cost their time.
+
+    Raises:
+        AcouslicError: there is no answer.
+    """
+    with own_output(places.output):
+        if places.preview is not None:
+            prepare_preview(places.preview, places.output)
+        start = time.perf_counter()
+        stack = read_stack(find_input(places.input))
+        seconds = {"read": time.perf_counter() - start}
+        bundle = load()
+        measurement = measure(stack, bundle)
+        start = time.perf_counter()
+        write_outputs(places.output, stack, measurement, bundle.id)
+        seconds |= measurement.seconds | {"write": time.perf_counter() - start}
+        log.info("seconds: %s", ", ".join(f"{stage} {time:.1f}" for stage, time in seconds.items()))
+        log.info("%s: %s", stack.name, measurement)
+        if places.preview is not None:
+            from acouslic.preview import write_preview
+
+            write_preview(
+                places.preview,
+                stack,
+                measurement,
+                bundle_id=bundle.id,
+                simulated=bundle.is_simulated,
+            )
+
+
+def prepare_preview(preview: Path, output: Path) -> None:
+    """Find out before the work whether the preview may be written, and remove an older one.
+
+    Raises:
+        OutputError: it would lie in the platform's output, replace another file, or cannot be
+            written.
+    """
+    from acouslic.preview import MARK
+
+    if preview.resolve().is_relative_to(output.resolve()):
+        raise OutputError(
+            expected="a --preview outside --output, as the platform takes all that is in there",
+            found=f"{preview} in {output}",
+            advice="name another file",
+        )
+    files.refuse_foreign_file(preview, MARK, "a preview")
+    require_writable(preview.resolve().parent)
+    preview.unlink(missing_ok=True)
