@@ -10,59 +10,81 @@ manifest.json           the bundle's name, and the SHA-256 of each other file
 Several members are an ensemble: their predictions are averaged.
 """
 
-import json
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from annotated_types import Interval
+from safetensors.torch import save_file
 
-from acouslic import files
+from acouslic import files, schema
+from acouslic.bundle_files import (
+    CARD,
+    CONFIG,
+    COPY_AGAIN,
+    MANIFEST,
+    MOST_MEMBERS,
+    PROVENANCE,
+    STRANGERS_ALLOWED,
+    TRUNK,
+    BundleFolder,
+    Manifest,
+    State,
+    file_names,
+    member_file,
+    require_finite,
+)
 from acouslic.calibration import Calibration
 from acouslic.errors import BundleError
 from acouslic.lora import LoraConfig, add_lora, lora_layers, merge_lora
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.selection import SelectionConfig
 
-FORMAT = "acouslic-bundle-2"
+FORMAT: Literal["acouslic-bundle-2"] = "acouslic-bundle-2"
 # Its bundles have no calibration and another rule for the choice of the frame.
-FIRST_FORMAT = "acouslic-bundle-1"
+FIRST_FORMAT: Literal["acouslic-bundle-1"] = "acouslic-bundle-1"
 FIRST_RULE = {"smoothing_frames", "mask_weight"}
-MANIFEST = "manifest.json"
-CONFIG, PROVENANCE, CARD = "config.json", "provenance.json", "MODEL_CARD.md"
-TRUNK = "trunk.safetensors"
-# 48 bits: no two of a million bundles share them, but for one chance in 500.
-ID_DIGITS = 12
 log = logging.getLogger(__name__)
-State = dict[str, torch.Tensor]
 
 
 def _owned(folder: Path) -> set[str]:
     """The names of a bundle's files in a folder; none where it holds no bundle."""
     try:
-        manifest = _read_json(folder, MANIFEST)
-        return {MANIFEST, *manifest["sha256"]} if "name" in manifest else set()
-    except (BundleError, KeyError, TypeError):
+        return {MANIFEST, *BundleFolder(folder).manifest.sha256}
+    except BundleError:
         return set()
 
 
 BUNDLE = files.FolderKind("bundle", _owned)
 
 
+Members = Annotated[int, Interval(ge=1, le=MOST_MEMBERS)]
+
+
+@dataclass(frozen=True)
+class _Content:
+    """`config.json` as it is on disk."""
+
+    format: Literal["acouslic-bundle-1", "acouslic-bundle-2"]
+    network: NetworkConfig
+    lora: LoraConfig | None
+    members: Members
+    selection: dict[str, Any]
+    calibration: dict[str, Any] | None = None
+
+
 @dataclass(frozen=True)
 class BundleConfig:
-    """What `config.json` holds."""
+    """What `config.json` means."""
 
     network: NetworkConfig
     """The architecture that all members share."""
     lora: LoraConfig | None
     """The members' adapters, or None where they are merged into the trunk."""
-    members: int
+    members: Members
     """How many networks answer together."""
     selection: SelectionConfig
     """How a frame is chosen from their prediction."""
@@ -72,23 +94,26 @@ class BundleConfig:
         """Read what `to_dict` gives.
 
         Raises:
-            KeyError: a value is missing.
-            TypeError: there is a value that this version does not know.
-            ValueError: the format is of another version.
+            ValueError: it is of another version or form, or a value is beyond its limits.
         """
-        if values["format"] not in (FORMAT, FIRST_FORMAT):
-            raise ValueError(f"format {values['format']!r}")
-        if values["format"] == FORMAT:
-            calibration = Calibration.from_dict(values["calibration"])
-            selection = values["selection"]
-        else:
-            calibration = Calibration()
-            selection = {k: x for k, x in values["selection"].items() if k not in FIRST_RULE}
+        content = schema.validated(_Content, values)
+        is_first, selection = content.format == FIRST_FORMAT, content.selection
+        if is_first:
+            selection = {key: selection[key] for key in selection.keys() - FIRST_RULE}
+        if "calibration" in selection or is_first == (content.calibration is not None):
+            raise ValueError("the calibration: not where this format has it")
+        calibration = (
+            Calibration()
+            if content.calibration is None
+            else Calibration.from_dict(content.calibration)
+        )
         return cls(
-            network=NetworkConfig.from_dict(values["network"]),
-            lora=None if values["lora"] is None else LoraConfig(**values["lora"]),
-            members=values["members"],
-            selection=SelectionConfig(**selection, calibration=calibration),
+            network=content.network,
+            lora=content.lora,
+            members=content.members,
+            selection=replace(
+                schema.validated(SelectionConfig, selection), calibration=calibration
+            ),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,8 +159,7 @@ def choose_bundle(folder: Path, demo: Path) -> Path:
         demo: the demo bundle's folder.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    # A file system of its own brings lost+found.
-    if names.difference(files.KEPT_NAMES, {"lost+found"}):
+    if names - STRANGERS_ALLOWED:
         return folder
     log.warning(
         "no bundle in %s: using the demo bundle, which was trained on simulated images and "
@@ -171,19 +195,23 @@ def save_bundle(
         overwrite: whether an older bundle may be replaced.
 
     Raises:
+        BundleError: a weight is not finite in `dtype`, or the name is none.
         OutputError: the folder holds something else, or a bundle that is not to be replaced.
-        ValueError: several members do not share one trunk.
+        ValueError: several members do not share one trunk, or a bundle may not say this of itself.
     """
+    _require_name(name)
     states = [_cast(plain_state(member), dtype) for member in members]
     shared = {key for key in states[0] if _is_shared(key)}
     if any(not torch.equal(state[key], states[0][key]) for state in states for key in shared):
         raise ValueError("the members do not share one trunk; merge no adapters into an ensemble")
+    for k, state in enumerate(states):
+        require_finite(state, f"the weights of member {k}")
     config = BundleConfig(members[0].config, lora, len(members), selection)
     with files.new_folder(folder, BUNDLE, overwrite=overwrite) as partial:
         save_file({key: states[0][key] for key in sorted(shared)}, partial / TRUNK)
         for k, state in enumerate(states):
             own = {key: state[key] for key in sorted(state.keys() - shared)}
-            save_file(own, partial / _member_file(k))
+            save_file(own, partial / member_file(k))
         for path in partial.iterdir():
             # safetensors writes for its owner only; the container's user is another.
             path.chmod(0o644)
@@ -213,24 +241,25 @@ def copy_bundle(
         BundleError: the other one is not whole.
         OutputError: the folder holds something else, or a bundle that is not to be replaced.
     """
-    manifest = _read_json(source, MANIFEST)
-    _verify(source, manifest)
-    config = replace(BundleConfig.from_dict(_read_json(source, CONFIG)), selection=selection)
+    old = BundleFolder(source)
+    config = replace(read_config(old), selection=selection)
     with files.new_folder(folder, BUNDLE, overwrite=overwrite) as partial:
-        for name in (TRUNK, *(_member_file(k) for k in range(config.members))):
-            shutil.copyfile(source / name, partial / name)
-        _write_descriptions(partial, manifest["name"], config, provenance, card)
+        for name in file_names(config.members) - {CONFIG, PROVENANCE, CARD}:
+            (partial / name).write_bytes(old.read(name))
+        _write_descriptions(partial, old.manifest.name, config, provenance, card)
 
 
 def _write_descriptions(
     folder: Path, name: str, config: BundleConfig, provenance: dict[str, Any], card: str
 ) -> None:
     """Write all but the weights, which are there already, the manifest last."""
+    BundleConfig.from_dict(config.to_dict())  # what could not be read is not written
     files.write_json(folder / CONFIG, config.to_dict())
     files.write_json(folder / PROVENANCE, provenance)
     files.write_text(folder / CARD, card)
     hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
-    files.write_json(folder / MANIFEST, {"name": name, "sha256": hashes})
+    manifest = schema.validated(Manifest, {"name": name, "sha256": hashes})
+    files.write_json(folder / MANIFEST, asdict(manifest))
 
 
 def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> Bundle:
@@ -247,25 +276,52 @@ def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> Bundl
         BundleError: a file is missing or altered, or the weights do not fit the architecture in the
             config.
     """
-    folder, device = Path(folder), torch.device(device)
-    manifest = _read_json(folder, MANIFEST)
-    _verify(folder, manifest)
-    try:
-        config = BundleConfig.from_dict(_read_json(folder, CONFIG))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            expected=f"a config.json of the form {FORMAT}",
-            found=f"{folder / CONFIG} of another form ({error})",
-            advice="use a bundle and a code of the same version",
-        ) from error
-    trunk = _load_tensors(folder / TRUNK)
+    source, device = BundleFolder(Path(folder)), torch.device(device)
+    config, provenance = read_config(source), read_provenance(source)
+    source.read(CARD)  # nothing else in it counts, but a bundle is whole or not
+    trunk = source.read_tensors(TRUNK)
     members = tuple(
-        _rebuild(config, trunk, _load_tensors(folder / _member_file(k)), folder).to(device)
+        _rebuild(config, trunk, source.read_tensors(member_file(k)), source.path).to(device)
         for k in range(config.members)
     )
-    digest = files.sha256(folder / MANIFEST)[:ID_DIGITS]
-    provenance = _read_json(folder, PROVENANCE)
-    return Bundle(f"{manifest['name']}-{digest}", config, members, provenance, device)
+    return Bundle(source.id, config, members, provenance, device)
+
+
+def read_config(source: BundleFolder) -> BundleConfig:
+    """The config of a bundle that holds exactly the files that it needs.
+
+    Raises:
+        BundleError: it is of another form, or a file is missing or too many.
+    """
+    values = source.read_object(CONFIG)
+    try:
+        config = BundleConfig.from_dict(values)
+    except ValueError as error:
+        raise BundleError(
+            expected=f"a config.json of the form {FORMAT}",
+            found=f"{source.path / CONFIG} of another form ({error})",
+            advice="use a bundle and a code of the same version",
+        ) from error
+    source.require_exactly(config.members)
+    return config
+
+
+def read_provenance(source: BundleFolder) -> dict[str, Any]:
+    """Where a bundle's weights come from.
+
+    Raises:
+        BundleError: it does not say so in the way that `Bundle` and a base need.
+    """
+    provenance = source.read_object(PROVENANCE)
+    base = provenance.get("base", {})
+    for place, values in (("it", provenance), ("its base", base)):
+        if not isinstance(values, dict) or not isinstance(values.get("simulated", False), bool):
+            raise BundleError(
+                expected=f"true or false for `simulated` in {source.path / PROVENANCE}",
+                found=f"another value in {place}",
+                advice=COPY_AGAIN,
+            )
+    return provenance
 
 
 def plain_state(network: torch.nn.Module) -> State:
@@ -275,11 +331,16 @@ def plain_state(network: torch.nn.Module) -> State:
     }
 
 
-def load_plain_state(network: torch.nn.Module, state: State) -> None:
+def load_plain_state(network: torch.nn.Module, state: State, *, assign: bool = False) -> None:
     """Load what `plain_state` gives into a network, adapted or not.
 
+    Args:
+        network: of the same architecture.
+        state: its tensors by name.
+        assign: whether they become the network's own, where others are copied into those it has.
+
     Raises:
-        RuntimeError: names or shapes differ.
+        RuntimeError: names, shapes or kinds of numbers differ.
     """
     own = network.state_dict()
     named = {
@@ -288,16 +349,23 @@ def load_plain_state(network: torch.nn.Module, state: State) -> None:
     surplus = state.keys() - {name.replace(".base_layer", "") for name in own}
     if surplus:
         raise RuntimeError(f"unexpected tensor {min(surplus)}")
-    network.load_state_dict(named)
+    for name, tensor in named.items():
+        if tensor.is_floating_point() != own[name].is_floating_point():
+            raise RuntimeError(f"{tensor.dtype} in {name}")
+    network.load_state_dict(named, assign=assign)
 
 
 def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> AbdomenNet:
     """One member, from the trunk that all share and its own tensors, its adapter merged."""
     try:
-        network = AbdomenNet(config.network)
-        if config.lora is not None:
-            add_lora(network.trunk, config.lora)
-        load_plain_state(network, {**trunk, **own})
+        # Without weights of its own: what a config asks for takes no memory until all tensors fit.
+        with torch.device("meta"):
+            network = AbdomenNet(config.network)
+            if config.lora is not None:
+                add_lora(network.trunk, config.lora)
+        # Merging changes the tensors in place.
+        state = {key: tensor.clone() for key, tensor in trunk.items()} | own
+        load_plain_state(network, state, assign=True)
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
         raise BundleError(
             expected=f"weights of the architecture in {folder / CONFIG}",
@@ -309,36 +377,20 @@ def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> Ab
     return network.eval().requires_grad_(False)
 
 
-def _verify(folder: Path, manifest: dict[str, Any]) -> None:
-    """Check that every file is there, as the manifest has it, and that the manifest has all."""
-    advice = "copy the bundle again, whole; never edit its files"
-    for name, expected in manifest.get("sha256", {}).items():
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(expected=f"{name} in {folder}", found="no such file", advice=advice)
-        digest = files.sha256(path)
-        if digest != expected:
-            raise BundleError(
-                expected=f"{path} with sha256 {expected[:ID_DIGITS]}...",
-                found=f"{digest[:ID_DIGITS]}...",
-                advice=advice,
-            )
-    for name in (CONFIG, PROVENANCE, TRUNK, _member_file(0)):
-        if name not in manifest.get("sha256", {}):
-            raise BundleError(
-                expected=f"{name} listed in {folder / MANIFEST}",
-                found="no such line",
-                advice=advice,
-            )
+def _require_name(name: str) -> None:
+    try:
+        schema.validated(Manifest, {"name": name, "sha256": {}})
+    except ValueError as error:
+        raise BundleError(
+            expected="a name of 1 to 100 letters that can be printed",
+            found=repr(name),
+            advice="give the bundle another name",
+        ) from error
 
 
 def _is_shared(key: str) -> bool:
     """Whether a tensor belongs to the base, which all members share."""
     return key.startswith("trunk.") and ".lora_" not in key
-
-
-def _member_file(k: int) -> str:
-    return f"member_{k}.safetensors"
 
 
 def _cast(state: State, dtype: torch.dtype) -> State:
@@ -350,34 +402,3 @@ def _cast(state: State, dtype: torch.dtype) -> State:
         .contiguous()
         for key, tensor in state.items()
     }
-
-
-def _load_tensors(path: Path) -> State:
-    """A file's tensors; those of floating point as float32."""
-    try:
-        return {
-            key: tensor.float() if tensor.is_floating_point() else tensor
-            for key, tensor in load_file(path).items()
-        }
-    except (OSError, SafetensorError) as error:
-        raise BundleError(
-            expected=f"safetensors in {path}", found=str(error), advice="copy the bundle again"
-        ) from error
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    """The object in a bundle's JSON file."""
-    path = folder / name
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            expected=f"{name} in {folder}",
-            found=f"none that can be read ({error})",
-            advice="give a folder that `python -m training pack` or `demo` wrote",
-        ) from error
-    if not isinstance(values, dict):
-        raise BundleError(
-            expected=f"an object in {path}", found="another value", advice="pack again"
-        )
-    return values

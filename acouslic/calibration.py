@@ -7,15 +7,27 @@ travel in the bundle. docs/decision.md derives the formulas.
 """
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval
 from scipy.special import expit, logit
+
+from acouslic import schema
+from acouslic.challenge import FRAMES_PER_SWEEP
 
 VERSION = 1
 # Nothing is ever said with more certainty.
 LEAST = 1e-3
-Sweeps = tuple[float, float, float, float, float, float]
+# Part of a whole that has no empty part.
+Share = Annotated[float, Interval(gt=0, lt=1)]
+# By how much three shares may miss 1 as written; the rounding of four decimals is far below.
+_SUM_TOLERANCE = 1e-3
+# Half of an interval, relative to what it is around.
+Spread = Annotated[float, Interval(ge=0, le=1)]
+# Constants and weights in log odds, which 1,000 would leave without any doubt.
+Weight = Annotated[float, Interval(ge=-1000, le=1000)]
+Sweeps = tuple[Weight, Weight, Weight, Weight, Weight, Weight]
 
 
 @dataclass(frozen=True)
@@ -27,42 +39,48 @@ class Calibration:
     simulated detector of middling quality (docs/decision.md).
     """
 
-    trained_prior: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    trained_prior: tuple[Share, Share, Share] = (1 / 3, 1 / 3, 1 / 3)
     """Shares of none, suboptimal and optimal frames that the network was trained to expect."""
-    prior: tuple[float, float, float] = (0.9737, 0.0178, 0.0085)
+    prior: tuple[Share, Share, Share] = (0.9737, 0.0178, 0.0085)
     """The real shares: of 252,000 frames 4,479 are suboptimal and 2,141 optimal."""
-    smoothing_frames: float = 3.0
+    smoothing_frames: Annotated[float, Interval(ge=0, le=FRAMES_PER_SWEEP)] = 3.0
     """Standard deviation of the Gaussian along a sweep by which neighbours lend evidence."""
-    annotated: tuple[float, float, float] = (1.38, 1.23, 0.0)
+    annotated: tuple[Weight, Weight, Weight] = (1.38, 1.23, 0.0)
     """Log odds that a frame is annotated: constant, weights of smoothed and of own evidence."""
-    optimal: tuple[float, float, float] = (-0.07, -0.37, 1.28)
+    optimal: tuple[Weight, Weight, Weight] = (-0.07, -0.37, 1.28)
     """Log odds that an annotated frame is optimal: likewise."""
-    reference: tuple[float, float] = (0.6, 0.97)
+    reference: tuple[Weight, Weight] = (0.6, 0.97)
     """Weights of a sweep's strongest evidence, and of the log of its expected annotated frames, in
     the log odds that it has a reference AC."""
     sweeps: Sweeps = (1.61, 0.48, -0.05, -1.04, -0.78, -1.67)
     """What each sweep's number adds to those log odds: 79, 45, 30, 10, 16 and 4 % of sweeps 1 to 6
     have a reference."""
-    has_optimal: tuple[float, float] = (1.99, 1.17)
+    has_optimal: tuple[Weight, Weight] = (1.99, 1.17)
     """Log odds that a stack has an optimal frame: constant, and weight of the log of the mean
     probability of its five likeliest ones."""
-    readable: float = 1.0
+    readable: Annotated[float, Interval(ge=0, le=1000)] = 1.0
     """Exponent of a mask's goodness that makes it the chance that its AC is near the reference."""
-    nae: float = 0.05
+    nae: Annotated[float, Interval(ge=0, le=1)] = 0.05
     """Relative error of an AC that is near the reference: as doctors' among themselves."""
-    dice: float = 0.90
+    dice: Annotated[float, Interval(ge=0, le=1)] = 0.90
     """Dice of a mask on an annotated frame, as third parties report it."""
-    claim_annotated: tuple[float, float] = (0.0, 1.0)
+    claim_annotated: tuple[Weight, Weight] = (0.0, 1.0)
     """What is said of a chosen frame, from its probability to be annotated: constant and weight of
     the log odds. The frame was chosen for its whole sweep, which its own probability knows little
     of."""
-    claim_score: tuple[float, float] = (0.0, 1.0)
+    claim_score: tuple[Weight, Weight] = (0.0, 1.0)
     """What is said of an answer's score, from its expectation: likewise."""
-    ac_scale: float = 1.0
+    ac_scale: Annotated[float, Interval(gt=0.5, lt=2)] = 1.0
     """Factor on every AC that is read from one of the network's masks."""
-    ac_spread: tuple[float, float] = (0.08, 0.3)
+    ac_spread: tuple[Spread, Spread] = (0.08, 0.3)
     """Half of the AC's 90 % interval, relative to the AC, on a frame that is certainly annotated,
     and on one that is certainly not."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are not those of one whole."""
+        for shares in (self.trained_prior, self.prior):
+            if abs(sum(shares) - 1) > _SUM_TOLERANCE:
+                raise ValueError(f"shares {shares} whose sum is {sum(shares):g}")
 
     def p_annotated(self, probability: float) -> float:
         """What to say of a chosen frame whose probability to be annotated is this."""
@@ -87,14 +105,14 @@ class Calibration:
         """The inverse of `to_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is of another version or form.
+            ValueError: it is of another version or form.
         """
-        numbers: dict[str, Any] = {
-            key: tuple(x) if isinstance(x, list) else x for key, x in values.items()
-        }
-        if numbers.pop("version") != VERSION or numbers.keys() != {f.name for f in fields(cls)}:
+        names = {field.name for field in fields(cls)}
+        version = values.get("version")
+        # True is 1 to Python.
+        if (type(version), version) != (int, VERSION) or values.keys() != {"version", *names}:
             raise ValueError("a calibration of another version")
-        return cls(**numbers)
+        return schema.validated(cls, {name: values[name] for name in names})
 
 
 def _claim(weights: tuple[float, float], probability: float) -> float:

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,33 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
         ValueError: a number is not finite, which JSON cannot hold.
     """
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def read_regular(path: Path, limit_bytes: int) -> bytes:
+    """Read a plain file whole, without waiting for what is none.
+
+    Args:
+        path: the file.
+        limit_bytes: a longer one is refused.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is a link, a folder, a pipe or a device, or too long.
+    """
+    if path.is_symlink():
+        raise ValueError("a link")
+    # Opening a pipe would wait for somebody who writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("no plain file")
+        if status.st_size > limit_bytes:
+            raise ValueError(f"{status.st_size:,} bytes, more than {limit_bytes:,}")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

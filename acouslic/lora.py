@@ -9,7 +9,9 @@ ordinary Linears, so that each adapter is called, trains and merges.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Interval
 
 if TYPE_CHECKING:
     from open_clip.transformer import VisionTransformer
@@ -24,11 +26,11 @@ TARGETS = ("qkv", "out", "c_fc", "c_proj")
 class LoraConfig:
     """The adapters; the defaults are those of the reference for FetalCLIP."""
 
-    rank: int = 8
+    rank: Annotated[int, Interval(ge=1, le=1024)] = 8
     """Rank of each adapter's two matrices."""
-    alpha: int = 16
+    alpha: Annotated[int, Interval(ge=1, le=4096)] = 16
     """Numerator of an adapter's scale, alpha / rank."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Share of an adapter's inputs that are dropped in training, 0 to 1."""
 
 

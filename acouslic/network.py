@@ -7,14 +7,16 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from annotated_types import Interval, MultipleOf
 from open_clip.transformer import LayerNorm, VisionTransformer
 from torch import nn
 from torch.nn import functional
 
+from acouslic import schema
 from acouslic.challenge import CHALLENGE_FAN, Quality
 from acouslic.preprocess import masks_to_grid
 
@@ -34,17 +36,20 @@ LEAST_AREA = 1e-4
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """The vision part of an open_clip model config."""
+    """The vision part of an open_clip model config.
 
-    image_size: int
+    The limits hold for bundles. They leave room above ViT-bigG/14, the largest tower of open_clip.
+    """
+
+    image_size: Annotated[int, Interval(ge=16, le=1024)]
     """Side of the square images in pixels."""
-    patch_size: int
+    patch_size: Annotated[int, Interval(ge=2, le=64)]
     """Side of the square patches in pixels; each becomes a token."""
-    width: int
+    width: Annotated[int, Interval(ge=HEAD_WIDTH, le=4096), MultipleOf(HEAD_WIDTH)]
     """Numbers a token."""
-    layers: int
+    layers: Annotated[int, Interval(ge=TAPS, le=128)]
     """Blocks, one behind the other."""
-    embed_dim: int
+    embed_dim: Annotated[int, Interval(ge=1, le=4096)]
     """Numbers of the pooled feature."""
 
     @classmethod
@@ -74,13 +79,17 @@ class NetworkConfig:
 
     trunk: TrunkConfig
     """The image encoder."""
-    decoder_width: int
+    decoder_width: Annotated[int, Interval(ge=1, le=512)]
     """Channels of the decoder's finest map; the deeper ones have two, four and eight times more."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NetworkConfig":
-        """Read what `to_dict` gives."""
-        return cls(TrunkConfig(**values["trunk"]), values["decoder_width"])
+        """Read what `to_dict` gives.
+
+        Raises:
+            ValueError: it is of another form.
+        """
+        return schema.validated(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain JSON types."""

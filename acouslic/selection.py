@@ -6,8 +6,10 @@ Scores are (T,) float32 in 0..1, 0 on black frames. Nothing is averaged across a
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
 from scipy.special import expit, logit
 
 from acouslic import mask
@@ -30,22 +32,29 @@ CANDIDATES = 40
 # A frame may take the best one's place where its score is at least this share of the best; set by
 # hand.
 NEARLY_AS_GOOD = 0.8
+# A circumference in mm: a frame's own border is 731 mm long.
+Length = Annotated[float, Interval(gt=0, le=1000)]
 
 
 @dataclass(frozen=True)
 class SelectionConfig:
     """How a frame is chosen; the training set's circumferences reach from 141 to 351 mm."""
 
-    mask_threshold: float = 0.5
+    mask_threshold: Annotated[float, Interval(gt=0, lt=1)] = 0.5
     """Probability above which a pixel is abdomen, 0 to 1."""
-    smallest_mm: float = 120.0
+    smallest_mm: Length = 120.0
     """Least plausible circumference in mm."""
-    largest_mm: float = 380.0
+    largest_mm: Length = 380.0
     """Greatest plausible circumference in mm."""
     sweep_prior: bool = True
     """Whether a sweep's number counts in the choice."""
     calibration: Calibration = field(default_factory=Calibration)
     """The numbers that make probabilities of what the network says."""
+
+    def __post_init__(self) -> None:
+        """Refuse a range without anything in it."""
+        if self.smallest_mm >= self.largest_mm:
+            raise ValueError(f"no circumference is in {self.smallest_mm}..{self.largest_mm} mm")
 
 
 # A rule scores every frame, (T,), from the prediction, which frames show tissue, and the config.

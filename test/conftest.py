@@ -1,5 +1,6 @@
 """What several tests need: a tiny network, a bundle of it, a stack that is quick to make."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +28,7 @@ def tiny_config() -> NetworkConfig:
     return TINY
 
 
-@pytest.fixture
-def tiny_network() -> AbdomenNet:
+def make_tiny_network() -> AbdomenNet:
     """Four small blocks with adapters that are not zero any more."""
     torch.manual_seed(0)
     network = AbdomenNet(TINY)
@@ -41,11 +41,17 @@ def tiny_network() -> AbdomenNet:
 
 
 @pytest.fixture
-def tiny_bundle(tmp_path: Path, tiny_network: AbdomenNet) -> Path:
-    folder = tmp_path / "bundle"
+def tiny_network() -> AbdomenNet:
+    return make_tiny_network()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once, to be copied."""
+    folder = tmp_path_factory.mktemp("whole") / "bundle"
     save_bundle(
         folder,
-        [tiny_network],
+        [make_tiny_network()],
         name="tiny",
         selection=SelectionConfig(),
         lora=LoraConfig(rank=2, alpha=4),
@@ -53,6 +59,11 @@ def tiny_bundle(tmp_path: Path, tiny_network: AbdomenNet) -> Path:
         card="a test's bundle\n",
     )
     return folder
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path, tiny_bundle_whole: Path) -> Path:
+    return shutil.copytree(tiny_bundle_whole, tmp_path / "bundle")
 
 
 @pytest.fixture

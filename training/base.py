@@ -17,7 +17,9 @@ from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from acouslic import bundle, files
+from acouslic import files, schema
+from acouslic.bundle import read_config, read_provenance
+from acouslic.bundle_files import MANIFEST, BundleFolder, State, require_finite
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig, build_trunk
 from training.options import StoredType
@@ -88,17 +90,13 @@ def load_base(folder: Path) -> tuple[TrunkConfig, VisionTransformer, dict[str, A
         and `simulated`, and a `licence` unless it is the project's own.
 
     Raises:
+        BundleError: the bundle is not whole, or a weight of it or of the base is not finite.
         InputError: a file is missing, or the weights do not fit the architecture.
     """
     try:
-        raw = json.loads((folder / CONFIG).read_text())
-        config = _read_config(raw)
+        config, state, provenance = _read_bundle(folder) or _read_base(folder)
         trunk = build_trunk(config)
-        state = load_file(folder / WEIGHTS).items()
-        trunk.load_state_dict({name.removeprefix("trunk."): x.float() for name, x in state})
-        provenance = json.loads((folder / PROVENANCE).read_text())
-        if raw["format"] in (bundle.FORMAT, bundle.FIRST_FORMAT):
-            provenance = _trunk_provenance(folder, provenance, is_merged=raw["lora"] is None)
+        trunk.load_state_dict({name.removeprefix("trunk."): x.float() for name, x in state.items()})
         return config, trunk, provenance
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(
@@ -108,12 +106,25 @@ def load_base(folder: Path) -> tuple[TrunkConfig, VisionTransformer, dict[str, A
         ) from error
 
 
-def _read_config(raw: dict[str, Any]) -> TrunkConfig:
-    if raw["format"] in (bundle.FORMAT, bundle.FIRST_FORMAT):
-        return bundle.BundleConfig.from_dict(raw).network.trunk
+def _read_base(folder: Path) -> tuple[TrunkConfig, State, dict[str, Any]]:
+    raw = json.loads((folder / CONFIG).read_text())
     if raw["format"] != FORMAT:
         raise ValueError(f"format {raw['format']!r}")
-    return TrunkConfig(**raw["trunk"])
+    state = load_file(folder / WEIGHTS)
+    require_finite(state, str(folder / WEIGHTS))
+    provenance = json.loads((folder / PROVENANCE).read_text())
+    return schema.validated(TrunkConfig, raw["trunk"]), state, provenance
+
+
+def _read_bundle(folder: Path) -> tuple[TrunkConfig, State, dict[str, Any]] | None:
+    """The trunk of a bundle; None where the folder holds no manifest, and so no bundle."""
+    if not (folder / MANIFEST).exists():
+        return None
+    source = BundleFolder(folder)
+    config = read_config(source)
+    is_merged = config.lora is None
+    provenance = _trunk_provenance(folder, read_provenance(source), is_merged=is_merged)
+    return config.network.trunk, source.read_tensors(WEIGHTS), provenance
 
 
 def _trunk_provenance(

@@ -3,7 +3,6 @@
 At a new site a few dozen labelled stacks are enough for it, as no network is trained.
 """
 
-import json
 import logging
 import sys
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from acouslic import files
-from acouslic.bundle import BUNDLE, PROVENANCE, copy_bundle, load_bundle
+from acouslic.bundle import BUNDLE, copy_bundle, load_bundle
 from acouslic.errors import InputError
 from acouslic.segment import choose_device
 from dataset.cache import open_cache
@@ -53,7 +52,7 @@ def recalibrate(options: Calibrate) -> dict[str, Any]:
     ]
     calibration, report = calibrate(held_out, lambda _part: bundle.members)
     log.info("%s", describe(report))
-    provenance = json.loads((options.bundle / PROVENANCE).read_text())
+    provenance = dict(bundle.provenance)
     # What was fitted to other cases before, and told of them, is not this bundle's any more.
     provenance["calibration"] = {
         **{key: value for key, value in report.items() if key != "by_case"},
