@@ -10,7 +10,9 @@ from typing import NoReturn
 from acouslic.challenge import AC_TABLE, FRAMES, SIMULATED
 from acouslic.errors import AcouslicError
 from dataset.sequences import RUNS_FILE
+from phantom.compare import comparison_of_looks
 from phantom.dataset import write_dataset
+from phantom.look import Look
 from phantom.statistics import comparison
 
 INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended: 128 and SIGINT's number
@@ -34,8 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     command_line = parser()
     options = command_line.parse_args(arguments)
-    if (options.out is None) != options.statistics:
-        command_line.error("give either OUT, to write a data set there, or --statistics")
+    if [options.out is not None, options.statistics, options.compare is not None].count(True) != 1:
+        command_line.error(
+            "give one of OUT, to write a data set there, --statistics and --compare FRAMES"
+        )
     if options.reference is not None and not options.statistics:
         command_line.error("--reference belongs to --statistics")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -51,11 +55,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    cases = range(options.first, options.first + options.cases)
+    cases, look = range(options.first, options.first + options.cases), Look(options.look)
     if options.statistics:
         print(comparison(options.seed, cases, options.reference))
+    elif options.compare is not None:
+        print(comparison_of_looks(options.compare, seed=options.seed, cases=cases, look=look))
     else:
-        write_dataset(options.out, seed=options.seed, cases=cases, workers=options.workers)
+        write_dataset(
+            options.out, seed=options.seed, cases=cases, workers=options.workers, look=look
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,10 +78,10 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="?",
         metavar="OUT",
-        help="folder for the data set, new or empty (required unless --statistics is given)",
+        help="folder for the data set, new or empty (required unless figures are asked for)",
     )
     _add_case_options(command_line)
-    _add_statistics_options(command_line)
+    _add_figures_options(command_line)
     return command_line
 
 
@@ -86,9 +94,17 @@ def _add_case_options(command_line: argparse.ArgumentParser) -> None:
     command_line.add_argument("--seed", type=_at_least(0), required=True, metavar="S", help=seed)
     command_line.add_argument("--first", type=_at_least(0), default=0, metavar="K", help=first)
     command_line.add_argument("--workers", type=_at_least(1), default=1, metavar="W", help=workers)
+    command_line.add_argument(
+        "--look",
+        choices=[look.value for look in Look],
+        default=Look.PLAIN.value,
+        help="how frames look: plain (smooth organs in dark fluid), realistic, random (far beyond "
+        "what is plausible), or mixed (half of the cases realistic, half random; default: "
+        "%(default)s)",
+    )
 
 
-def _add_statistics_options(command_line: argparse.ArgumentParser) -> None:
+def _add_figures_options(command_line: argparse.ArgumentParser) -> None:
     command_line.add_argument(
         "--statistics",
         action="store_true",
@@ -100,6 +116,13 @@ def _add_statistics_options(command_line: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"folder with the real set's {AC_TABLE.name} and {RUNS_FILE}, for a second column in "
         "that table (default: none)",
+    )
+    command_line.add_argument(
+        "--compare",
+        type=Path,
+        metavar="FRAMES",
+        help="write nothing; print image statistics of the real frames in a folder (PNG), beside "
+        "those of phantoms (default: none)",
     )
 
 

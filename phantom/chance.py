@@ -23,6 +23,10 @@ class Stream(IntEnum):
     """Scene, sweeps and annotator of a case, for each attempt."""
     PICTURE = 4
     """Machine, tissue and speckle of a case; then, with a further number, each frame."""
+    LOOK = 5
+    """Whether a mixed case is random."""
+    STYLE = 6
+    """All that looks other than the plain one draw; then, with a further number, each frame."""
 
 
 class Range(NamedTuple):

@@ -27,6 +27,7 @@ from acouslic.challenge import (
 )
 from acouslic.metaimage import Geometry, write_frames
 from dataset.processes import in_processes
+from phantom.look import Look
 from phantom.render import Renderer, mask_frame
 from phantom.truth import truth
 
@@ -58,7 +59,9 @@ def case_name(seed: int, case: int) -> str:
     return str(uuid.UUID(bytes=digest[:_UUID_BYTES], version=_UUID_VERSION))
 
 
-def write_dataset(folder: Path, *, seed: int, cases: range, workers: int) -> None:
+def write_dataset(
+    folder: Path, *, seed: int, cases: range, workers: int, look: Look = Look.PLAIN
+) -> None:
     """Write cases and, when all of them stand, their table.
 
     Args:
@@ -66,6 +69,7 @@ def write_dataset(folder: Path, *, seed: int, cases: range, workers: int) -> Non
         seed: the data set's seed.
         cases: numbers of the cases.
         workers: number of processes.
+        look: how the frames are rendered.
 
     Raises:
         FileExistsError: the folder holds something.
@@ -77,26 +81,27 @@ def write_dataset(folder: Path, *, seed: int, cases: range, workers: int) -> Non
         )
     for subfolder in (IMAGES, MASKS, AC_TABLE.parent):
         (folder / subfolder).mkdir(parents=True)
-    made = {"seed": seed, "cases": [cases.start, cases.stop]}
+    made = {"seed": seed, "cases": [cases.start, cases.stop], "look": look.value}
     files.write_json(folder / SIMULATED, made, indent=None)
-    job = partial(write_case, folder=folder, seed=seed)
+    job = partial(write_case, folder=folder, seed=seed, look=look)
     rows = sorted(in_processes(job, cases, workers, "phantoms"), key=lambda row: row.case)
     _write_table(folder / AC_TABLE, rows)
 
 
-def write_case(case: int, *, folder: Path, seed: int) -> Row:
+def write_case(case: int, *, folder: Path, seed: int, look: Look = Look.PLAIN) -> Row:
     """Write one case's image and mask.
 
     Args:
         case: its number.
         folder: of the data set.
         seed: the data set's seed.
+        look: how the frames are rendered.
 
     Returns:
         The case's line in the table.
     """
     known, name = truth(seed, case), case_name(seed, case)
-    renderer = Renderer(known)
+    renderer = Renderer(known, look)
     geometry = Geometry.plain(SPACING_MM)
     frames = map(renderer.frame, range(FRAMES))
     write_frames(folder / IMAGES / f"{name}.mha", frames, geometry)

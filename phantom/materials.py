@@ -23,6 +23,10 @@ class Shell:
     """Share of the echo that comes back whatever the beam's direction, 0 to 1."""
     attenuation_db_mm: float = 0.0
     """Attenuation added in the rim, which casts a shadow."""
+    sharpness: float = 1.0
+    """Power of the squared cosine between beam and normal; the plain look keeps 1."""
+    gaps: float = 0.0
+    """How far the rim comes and goes with the tissue's broad unevenness; the plain look keeps 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,10 @@ class Material:
     """Width of the edge, over which the tissue passes into its surroundings."""
     shell: Shell | None = None
     """The bright rim, if there is one."""
+    grain_db: float = 0.0
+    """Standard deviation of the fine echoes; the plain look has none."""
+    strokes_db: float = 0.0
+    """Echo of short bright strokes across the beam; the plain look has none."""
 
     def with_echo(self, echo_db: float) -> "Material":
         """The same tissue, brighter or darker."""

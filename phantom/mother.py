@@ -130,7 +130,9 @@ def sample_wall(rng: np.random.Generator, mother: Mother) -> Wall:
     )
 
 
-def paint_beyond(canvas: Canvas, lumen: Sections, frame: int, beyond_db: float) -> None:
+def paint_beyond(
+    canvas: Canvas, lumen: Sections, frame: int, beyond_db: float, lining_db: float = LINING_DB
+) -> None:
     """Paint the uterus's muscle and all that lies beyond it.
 
     Args:
@@ -138,6 +140,7 @@ def paint_beyond(canvas: Canvas, lumen: Sections, frame: int, beyond_db: float) 
         lumen: sections of the uterus's inside with the sweep's planes.
         frame: which of them.
         beyond_db: mean echo of what lies beyond.
+        lining_db: echo that the uterus's lining adds.
     """
     if lumen.cut[frame]:
         distance, facing = canvas.distance(lumen, frame, WHOLE)
@@ -151,7 +154,7 @@ def paint_beyond(canvas: Canvas, lumen: Sections, frame: int, beyond_db: float) 
     rough = BEYOND_TEXTURE_DB * canvas.texture + BEYOND_SWELL_DB * canvas.swell
     coat = MUSCLE_COAT_DB - beyond_db - MUSCLE_COAT_SMOOTHNESS * rough
     level = beyond_db + rough + muscle * coat
-    bright = lining * (LINING_DB + LINING_SWELL_DB * canvas.swell)
+    bright = lining * (lining_db + LINING_SWELL_DB * canvas.swell)
     echo, attenuation = canvas.echo, canvas.attenuation
     echo += outside * (level - echo) + bright
     attenuation += outside * (BEYOND_DB_MM - MUSCLE_COAT_DB_MM * muscle - attenuation)

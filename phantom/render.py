@@ -13,10 +13,15 @@ from acouslic.challenge import (
     Quality,
     labels_of_quality,
 )
+from phantom.appearance import RANDOM, REALISTIC, sample_appearance
 from phantom.canvas import ANGLES_DEG
 from phantom.chance import Stream, stream
+from phantom.device import Device, sample_streaks
+from phantom.fields import course_of
+from phantom.look import Look
 from phantom.machine import sample_machine
 from phantom.mother import BEYOND_DB, sample_wall
+from phantom.styled import StyledTissue, sample_clothes
 from phantom.tissue import SweepTissue, sample_texture
 from phantom.truth import Truth
 from phantom.ultrasound import Picture
@@ -25,16 +30,43 @@ from phantom.ultrasound import Picture
 class Renderer:
     """Renders single frames of one case; a frame does not depend on which others are rendered."""
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: Truth, look: Look = Look.PLAIN) -> None:
         """Draw all that the frames of a case share.
 
         Args:
             truth: the case's.
+            look: how it is rendered.
         """
         # One thread: cases are spread over processes, and threads would fight for the same cores.
         cv2.setNumThreads(1)
-        rng = stream(truth.seed, truth.case, Stream.PICTURE)
         self._truth = truth
+        of_case = look.of_case(truth.seed, truth.case)
+        self._shown = _Plain(truth) if of_case is Look.PLAIN else _Styled(truth, of_case)
+
+    def frame(self, index: int) -> np.ndarray:
+        """Frame `index` of the stack, (562, 744) uint8; zero where the stack is padded."""
+        sweep, at = divmod(index, FRAMES_PER_SWEEP)
+        if at >= len(self._truth.sweeps[sweep]):
+            return np.zeros(FRAME_SHAPE, np.uint8)
+        contact = self._truth.sweeps[sweep].contact
+        gain_db = contact.gain_db(np.array([at]), ANGLES_DEG[None])[0]
+        return self._shown.frame(sweep, at, gain_db)
+
+    def frames(self, indices: Iterable[int] | None = None) -> np.ndarray:
+        """Frames of the stack, (N, 562, 744) uint8; all of them by default."""
+        chosen = range(FRAMES) if indices is None else list(indices)
+        out = np.zeros((len(chosen), *FRAME_SHAPE), np.uint8)
+        for place, index in enumerate(chosen):
+            out[place] = self.frame(index)
+        return out
+
+
+class _Plain:
+    """The plain look of one case."""
+
+    def __init__(self, truth: Truth) -> None:
+        self._truth = truth
+        rng = stream(truth.seed, truth.case, Stream.PICTURE)
         self._picture = Picture(rng, sample_machine(rng, truth.haze))
         texture = sample_texture(rng)
         wall = sample_wall(rng, truth.scene.subject.mother)
@@ -44,25 +76,39 @@ class Renderer:
             for sweep in truth.sweeps
         ]
 
-    def frame(self, index: int) -> np.ndarray:
-        """Frame `index` of the stack, (562, 744) uint8; zero where the stack is padded."""
-        sweep, at = divmod(index, FRAMES_PER_SWEEP)
-        if at >= len(self._truth.sweeps[sweep]):
-            return np.zeros(FRAME_SHAPE, np.uint8)
+    def frame(self, sweep: int, at: int, gain_db: np.ndarray) -> np.ndarray:
         echo, attenuation = self._tissue[sweep].grids(at)
-        contact = self._truth.sweeps[sweep].contact
-        gain_db = contact.gain_db(np.array([at]), ANGLES_DEG[None])[0]
         # The stream without a further number is the scan's, so frames count from 1.
-        rng = stream(self._truth.seed, self._truth.case, Stream.PICTURE, index + 1)
+        index = sweep * FRAMES_PER_SWEEP + at + 1
+        rng = stream(self._truth.seed, self._truth.case, Stream.PICTURE, index)
         return self._picture.frame(rng, echo, attenuation, gain_db)
 
-    def frames(self, indices: Iterable[int] | None = None) -> np.ndarray:
-        """Frames of the stack, (N, 562, 744) uint8; all of them by default."""
-        chosen = range(FRAMES) if indices is None else list(indices)
-        out = np.zeros((len(chosen), *FRAME_SHAPE), np.uint8)
-        for place, index in enumerate(chosen):
-            out[place] = self.frame(index)
-        return out
+
+class _Styled:
+    """The realistic or the random look of one case."""
+
+    def __init__(self, truth: Truth, look: Look) -> None:
+        self._truth = truth
+        rng = stream(truth.seed, truth.case, Stream.STYLE)
+        table = REALISTIC if look is Look.REALISTIC else RANDOM
+        appearance = sample_appearance(rng, table, truth.haze)
+        texture = sample_texture(rng)
+        wall = sample_wall(rng, truth.scene.subject.mother)
+        beyond_db = rng.uniform(*BEYOND_DB)
+        clothes = sample_clothes(rng, appearance, truth.scene)
+        self._device = Device(rng, appearance)
+        self._tissue = [
+            StyledTissue(s.scene, s.planes, texture, wall, beyond_db, appearance, clothes)
+            for s in truth.sweeps
+        ]
+        self._courses = [course_of(s.planes) for s in truth.sweeps]
+        self._streaks = [sample_streaks(rng, appearance, len(s)) for s in truth.sweeps]
+
+    def frame(self, sweep: int, at: int, gain_db: np.ndarray) -> np.ndarray:
+        index = sweep * FRAMES_PER_SWEEP + at + 1
+        rng = stream(self._truth.seed, self._truth.case, Stream.STYLE, index)
+        canvas, streaks_db = self._tissue[sweep].styled(at), self._streaks[sweep][at]
+        return self._device.frame(rng, canvas, self._courses[sweep], at, gain_db, streaks_db)
 
 
 def mask_frame(truth: Truth, index: int) -> np.ndarray:

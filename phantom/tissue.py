@@ -64,6 +64,8 @@ RIB_DB, RIB_DB_MM = 15.0, 1.6
 class SweepTissue:
     """Echo and attenuation of any frame of one sweep."""
 
+    rib_db, rib_db_mm = RIB_DB, RIB_DB_MM
+
     def __init__(
         self, scene: Scene, planes: Planes, texture: np.ndarray, wall: Wall, beyond_db: float
     ) -> None:
@@ -97,12 +99,19 @@ class SweepTissue:
             texture=texture,
             swell=swell,
         )
+        self._paint(canvas, frame)
+        return canvas.echo, canvas.attenuation
+
+    def _paint(self, canvas: Canvas, frame: int) -> None:
+        """Paint all that the plane cuts, from the farthest to the nearest."""
         for material, sections in self._before:
             canvas.paint(material, sections, frame)
-        paint_beyond(canvas, self._lumen, frame, self._beyond_db)
+        self._paint_beyond(canvas, frame)
         self._paint_trunk(canvas, frame)
         self._wall.paint(canvas, frame)
-        return canvas.echo, canvas.attenuation
+
+    def _paint_beyond(self, canvas: Canvas, frame: int) -> None:
+        paint_beyond(canvas, self._lumen, frame, self._beyond_db)
 
     def _texture_of(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """The scan's texture where the plane cuts it, fine and broad, (DEPTHS, LINES) each."""
@@ -132,11 +141,16 @@ class SweepTissue:
         canvas.fill(window, body, material)
         canvas.brighten(window, TRUNK_SWELL_DB * body * canvas.swell[window])
         skin = band(distance, SKIN_MM, SKIN_HALF_WIDTH_MM)
-        canvas.brighten(window, skin * (SKIN_DB + SKIN_SQUARE_DB * facing))
-        canvas.shadow(window, GRAZING_DB_MM * skin * np.maximum(1 - facing / GRAZING_COS2, 0))
+        self._paint_skin(canvas, window, skin, facing)
         self._paint_ribs(canvas, frame, window, distance)
         for material, sections in self._inside:
             canvas.paint(material, sections, frame, within=(window, body))
+
+    def _paint_skin(
+        self, canvas: Canvas, window: Window, skin: np.ndarray, facing: np.ndarray
+    ) -> None:
+        canvas.brighten(window, skin * (SKIN_DB + SKIN_SQUARE_DB * facing))
+        canvas.shadow(window, GRAZING_DB_MM * skin * np.maximum(1 - facing / GRAZING_COS2, 0))
 
     def _paint_ribs(self, canvas: Canvas, frame: int, window: Window, distance: np.ndarray) -> None:
         fetal, r = self._fetal, self._fetus.radius_mm
@@ -152,8 +166,8 @@ class SweepTissue:
         chest = (z > RIBS_FROM * r) & (z < RIBS_TO * r) & (y < RIBS_FRONT * r)
         bone = band(distance, -RIB_DEPTH * r, RIB_HALF_WIDTH_MM)
         bone = bone * np.clip(RIB_STEEPNESS * wave - RIB_GAP, 0, 1) * chest
-        canvas.brighten(window, RIB_DB * bone)
-        canvas.shadow(window, RIB_DB_MM * bone)
+        canvas.brighten(window, self.rib_db * bone)
+        canvas.shadow(window, self.rib_db_mm * bone)
 
 
 def sample_texture(rng: np.random.Generator) -> np.ndarray:

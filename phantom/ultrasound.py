@@ -106,7 +106,7 @@ def _knee(level: np.ndarray, width: float) -> np.ndarray:
     return np.asarray(bent - np.float32(KNEE_OFFSET * width))
 
 
-def _fan_maps() -> tuple[np.ndarray, np.ndarray]:
+def fan_maps() -> tuple[np.ndarray, np.ndarray]:
     """For every pixel the place on the beam grid that it shows, as cv2.remap wants it."""
     fan = CHALLENGE_FAN
     rows, columns = np.indices(FRAME_SHAPE, dtype=np.float64)
@@ -119,7 +119,7 @@ def _fan_maps() -> tuple[np.ndarray, np.ndarray]:
     return cv2.convertMaps(beam.astype(np.float32), sample.astype(np.float32), cv2.CV_16SC2)
 
 
-_MAP_FINE, _MAP_COARSE = _fan_maps()
+_MAP_FINE, _MAP_COARSE = fan_maps()
 
 
 def _scan_convert(beams: np.ndarray) -> np.ndarray:

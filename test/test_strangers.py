@@ -46,6 +46,7 @@ from evaluation.__main__ import main as evaluation
 from inference import main as inference
 from phantom import dataset as phantom_dataset
 from phantom.__main__ import main as phantom
+from phantom.look import Look
 from training.__main__ import main as training
 from training.base import load_base, save_base
 from training.demo import build
@@ -261,7 +262,8 @@ def run_inference(world: World, output: Path) -> int:
 
 
 def run_phantom(_world: World, output: Path) -> int:
-    def unrendered(case: int, *, folder: Path, seed: int) -> phantom_dataset.Row:
+    def unrendered(case: int, *, folder: Path, seed: int, look: Look) -> phantom_dataset.Row:
+        assert look is Look.PLAIN
         name = phantom_dataset.case_name(seed, case)
         (folder / IMAGES / f"{name}.mha").write_bytes(b"")
         return phantom_dataset.Row(case=case, name=name, subject=0, ac_mm=(200.0,) * 6)
