@@ -5,7 +5,6 @@ or not at all, so a run that was stopped goes on where it stopped.
 """
 
 import csv
-import io
 import json
 import logging
 import time
@@ -101,10 +100,8 @@ class Summary:
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows and write the file, whole or not at all, sorted by case."""
         self._rows |= {row.case: row for row in rows}
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([Row._fields, *(self._rows[case] for case in sorted(self._rows))])
-        files.write_text(self.path, text.getvalue())
+        rows = (self._rows[case] for case in sorted(self._rows))
+        files.write_table(self.path, [Row._fields, *rows])
 
     @property
     def failed(self) -> list[str]:

@@ -14,12 +14,18 @@ class AcouslicError(Exception):
             found: what was there instead.
             advice: what the user can do about it.
         """
-        super().__init__(f"expected {expected}; found {found}; {advice}".replace("\n", " "))
+        super().__init__(_one_line(f"expected {expected}; found {found}; {advice}"))
         self._texts = {"expected": expected, "found": found, "advice": advice}
 
     def __reduce__(self) -> tuple[object, tuple[()]]:
         """Let processes hand the error to one another: Exception's own way drops keywords."""
         return partial(type(self), **self._texts), ()
+
+
+def _one_line(text: str) -> str:
+    """A text that a terminal and a log show as one line, whatever a file is called."""
+    text = text.replace("\n", " ")
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 class InputError(AcouslicError):

@@ -5,19 +5,22 @@ process holds locked. It is moved into place when it is whole and on the disk. A
 killed leaves such a folder behind, unlocked; whoever writes the same NAME next removes it.
 """
 
+import csv
 import ctypes
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,10 @@ from acouslic.errors import InputError, OutputError
 
 # What people keep in a folder of ours, and what a new one takes over.
 KEPT_NAMES = ("README.md", ".gitignore")
+# A list of 10,000 jobs has some 30 MB.
+_MOST_JSON_BYTES = 1 << 26
+# What a text begins with that a spreadsheet takes for a formula (OWASP, CSV injection).
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
 _PARTIAL, _ASIDE = ".partial", ".aside"
@@ -33,6 +40,77 @@ SET = "files"
 # Random bytes in a TOKEN: two processes that write one NAME at a time hardly draw the same.
 _TOKEN_BYTES = 4
 _LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}(?:{_PARTIAL}|{_ASIDE})")
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading, if it is a plain one: a pipe would wait, a device never end.
+
+    Raises:
+        InputError: it is none, or cannot be opened.
+    """
+    try:
+        return _open_plain(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:
+        raise InputError(
+            expected=f"a plain file {path}", found=str(error), advice="give the file itself"
+        ) from error
+
+
+def _open_plain(path: Path, flags: int = 0) -> BufferedReader:
+    """Open a file for reading, unless it is none that one can read to its end.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is a folder, a pipe or a device.
+    """
+    # Opening a pipe would wait for somebody who writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError("no plain file, but a folder, a pipe or a device")
+    return open(descriptor, "rb")
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """What to tell the user when the system refuses to read a file."""
+    return InputError(
+        expected=f"a file {path} that can be read",
+        found=error.strerror or str(error),
+        advice="see that it is there and may be read by the user that runs this",
+    )
+
+
+def read_json(path: Path, *, most_bytes: int = _MOST_JSON_BYTES) -> Any:
+    """Read strict JSON, which may come from anybody.
+
+    Args:
+        path: the file.
+        most_bytes: what is longer is not read.
+
+    Raises:
+        InputError: it is no regular file, cannot be read, or holds no such JSON.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(most_bytes + 1)
+        if len(data) > most_bytes:
+            raise ValueError(f"more than {most_bytes} bytes")
+        return json.loads(data, parse_constant=_refuse_constant)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except RecursionError:
+        problem = "values that are nested too deeply"
+    except ValueError as error:
+        problem = str(error)
+    raise InputError(
+        expected=f"strict JSON in {path}", found=problem, advice="give the file as it was written"
+    )
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant}, which is no JSON")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -73,18 +151,29 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
     """
     if path.is_symlink():
         raise ValueError("a link")
-    # Opening a pipe would wait for somebody who writes to it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("no plain file")
-        if status.st_size > limit_bytes:
-            raise ValueError(f"{status.st_size:,} bytes, more than {limit_bytes:,}")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(status.st_size)
-    finally:
-        os.close(descriptor)
+    with _open_plain(path, os.O_NOFOLLOW) as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        if n_bytes > limit_bytes:
+            raise ValueError(f"{n_bytes:,} bytes, more than {limit_bytes:,}")
+        return file.read(n_bytes)
+
+
+def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a csv file, whole or not at all, in which no text is a formula to a spreadsheet.
+
+    Args:
+        path: the file.
+        rows: the cells, the first row being the columns' names.
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([*map(_cell, row)] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    """A value of a table; numbers stay what they are, below zero too."""
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA_SIGNS)
+    return f"'{value}" if is_formula else value
 
 
 def sha256(path: Path) -> str:

@@ -1,27 +1,51 @@
-"""MetaImage files (.mha): their header, their frames one by one, and a writer that streams.
+"""MetaImage files (.mha), read and written by ourselves.
 
-A whole stack is 351 MB; nothing here holds one. Arrays are (row, column); a header keeps the file's
-own (x, y, z) order.
+A file may come from anybody, so it is read strictly: see `metaheader` for its header. The pixels
+must be exactly as many as the header announces, and a compressed stream must end with its checksum
+and with the file.
+
+Arrays are (frame, row, column) = (T, H, W) uint8; geometry keeps the file's own (x, y, z) order.
 """
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from acouslic import files
 from acouslic.errors import InputError
+from acouslic.metaheader import (
+    MOST_HEADER_BYTES,
+    Geometry,
+    Header,
+    LengthError,
+    PixelTypeError,
+    UnsoundHeaderError,
+    parse_header,
+)
 
-# Headers have some 500 bytes: what has more than 64 KiB before the pixels is no header.
-_MOST_HEADER_BYTES = 1 << 16
-# So much is read at a time, which is little memory and few calls.
-_CHUNK_BYTES = 1 << 20
+__all__ = [
+    "SUFFIX",
+    "Geometry",
+    "Header",
+    "LengthError",
+    "PixelTypeError",
+    "read_array",
+    "read_frames",
+    "read_header",
+    "write_frames",
+]
+SUFFIX = ".mha"
+# So much is read, and so much inflated, at a time: little memory and few calls.
+_READ_BYTES, _INFLATED_BYTES = 1 << 18, 1 << 20
 # The fastest of zlib's: a mask takes 1.5 MB. Level 6 would make 0.3 MB of it in 0.9 s more.
 _COMPRESSION_LEVEL = 1
-_PIXELS = "ElementDataFile"
 _HEADER = """ObjectType = Image
 NDims = 3
 BinaryData = True
@@ -38,85 +62,72 @@ ElementDataFile = LOCAL
 """
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Where an image lies in space, in the order of SimpleITK."""
+def read_header(path: Path) -> Header:
+    """Read and check a header, and the file's length, but no pixels.
 
-    spacing_mm: tuple[float, ...]
-    """Distance of neighbouring pixels along x, y, z."""
-    origin_mm: tuple[float, ...]
-    """Place of the first pixel."""
-    direction: tuple[float, ...]
-    """Direction cosines, row by row; the axes are the columns."""
-
-    @classmethod
-    def plain(cls, spacing_mm: float) -> "Geometry":
-        """The geometry of a volume along the axes of space, its first pixel at the origin.
-
-        Args:
-            spacing_mm: distance of neighbouring pixels along all three axes.
-        """
-        return cls((spacing_mm,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
-
-
-class Header(NamedTuple):
-    """The text lines that a MetaImage begins with."""
-
-    fields: dict[str, str]
-    """The values by their names."""
-    pixels_at: int
-    """The byte at which the pixels start."""
-
-    @property
-    def is_compressed(self) -> bool:
-        """Whether the pixels are a zlib stream."""
-        return self.fields.get("CompressedData", "").lower() == "true"
+    Raises:
+        PixelTypeError: the pixels are of another type than uint8, or of several channels.
+        LengthError: the file was cut short, or is too long.
+        InputError: the file is not named .mha, is no regular file, cannot be read, or has no sound
+            header.
+    """
+    with _opened(path) as file:
+        head = file.read(MOST_HEADER_BYTES)
+        n_bytes = file.seek(0, 2)
+    try:
+        return parse_header(head, n_bytes)
+    except UnsoundHeaderError as error:
+        raise error.kind(
+            expected=f"{error.expected} in {path}",
+            found=error.found,
+            advice="copy the file again, or write it with SimpleITK",
+        ) from None
 
 
-def read_header(path: Path) -> Header | None:
-    """The header of a MetaImage with its pixels in the same file; None for any other file."""
-    with path.open("rb") as file:
-        head = file.read(_MOST_HEADER_BYTES)
-    fields: dict[str, str] = {}
-    start = 0
-    while _PIXELS not in fields and (end := head.find(b"\n", start)) > 0:
-        name, _, value = head[start:end].decode("latin-1").partition("=")
-        fields[name.strip()] = value.strip()
-        start = end + 1
-    if not head.startswith(b"ObjectType") or fields.get(_PIXELS) != "LOCAL":
-        return None
-    return Header(fields, start)
-
-
-def read_frames(path: Path, pixels_at: int, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-    """Read the frames of a compressed volume of uint8, one at a time.
+def read_array(path: Path, header: Header) -> np.ndarray:
+    """Read all pixels.
 
     Args:
         path: the file.
-        pixels_at: the byte at which its zlib stream starts.
-        shape: (T, H, W) of the volume.
+        header: its header.
 
-    Yields:
-        (H, W) uint8, read-only.
+    Returns:
+        An array of the header's shape, uint8.
 
     Raises:
-        InputError: the stream ends early or is damaged.
+        InputError: the pixels are damaged, or there is no memory for them.
     """
-    n_frames, rows, columns = shape
-    inflater = zlib.decompressobj()
-    with path.open("rb") as file:
-        file.seek(pixels_at)
-        for _ in range(n_frames):
-            frame = b""
-            while len(frame) < rows * columns:
-                data = inflater.unconsumed_tail or file.read(_CHUNK_BYTES)
-                if not data or inflater.eof:
-                    raise _damaged(path, n_frames, "a file that ends early")
-                try:
-                    frame += inflater.decompress(data, rows * columns - len(frame))
-                except zlib.error as error:
-                    raise _damaged(path, n_frames, str(error)) from error
-            yield np.frombuffer(frame, np.uint8).reshape(rows, columns)
+    with _Pixels.of(path, header) as pixels:
+        try:
+            array = np.empty(header.shape, np.uint8)
+        except MemoryError:
+            raise InputError(
+                expected=f"{header.n_pixels / 1e6:.0f} MB of memory for the pixels of {path}",
+                found="less",
+                advice="give the process more memory",
+            ) from None
+        pixels.fill(array)
+    return array
+
+
+def read_frames(path: Path, header: Header) -> Iterator[np.ndarray]:
+    """Read the frames of a volume one at a time.
+
+    Args:
+        path: the file.
+        header: its header, of three dimensions.
+
+    Yields:
+        (H, W) uint8. That the stream ends soundly is known after the last one only.
+
+    Raises:
+        InputError: the pixels are damaged.
+    """
+    with _Pixels.of(path, header) as pixels:
+        for _ in range(header.shape[0]):
+            frame = np.empty(header.shape[1:], np.uint8)
+            pixels.fill(frame)
+            yield frame
 
 
 def write_frames(path: Path, frames: Iterable[np.ndarray], geometry: Geometry) -> None:
@@ -161,10 +172,96 @@ def _numbers(values: Sequence[float]) -> str:
     return " ".join(str(int(x)) if x == int(x) else repr(float(x)) for x in values)
 
 
-def _damaged(path: Path, n_frames: int, problem: str) -> InputError:
-    """What to tell the user about pixels that cannot be read."""
-    return InputError(
-        expected=f"{n_frames} whole frames in {path}",
-        found=problem,
-        advice="copy the file again",
-    )
+# ---- the file
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a MetaImage; any failure of the system becomes an InputError that names it.
+
+    Raises:
+        InputError: it is not named as one, is no regular file, or cannot be read.
+    """
+    # No log and no file of an answer can hold the name otherwise.
+    if not path.name.isprintable() or path.suffix.lower() != SUFFIX:
+        raise InputError(
+            expected=f"a MetaImage file, its name in UTF-8 and with {SUFFIX} at the end",
+            found=ascii(path.name),
+            advice="give the file as the challenge distributes it",
+        )
+    with files.open_regular(path) as file:
+        try:
+            yield file
+        except OSError as error:
+            raise files.unreadable(path, error) from error
+
+
+class _Pixels:
+    """The pixels of an open file, in their order; compressed ones are inflated on the way."""
+
+    def __init__(self, file: BufferedReader, header: Header) -> None:
+        self._file = file
+        self._inflater = isal_zlib.decompressobj() if header.is_compressed else None
+
+    @classmethod
+    @contextmanager
+    def of(cls, path: Path, header: Header) -> "Iterator[_Pixels]":
+        """Open a file; when the block ends without an error, its pixels must end too.
+
+        Raises:
+            InputError: the pixels are damaged, fewer or more than the header announces.
+        """
+        with _opened(path) as file:
+            file.seek(header.pixels_at)
+            pixels = cls(file, header)
+            try:
+                yield pixels
+                pixels.end()
+            # The stub has an instance where there is a class.
+            except (IsalError, _DamagedError) as damage:  # type: ignore[misc]
+                raise InputError(
+                    expected=f"{header.shape[0]} whole frames in {path}",
+                    found=f"damaged pixels ({damage})",
+                    advice="copy the file again and compare its checksum",
+                ) from None
+
+    def fill(self, array: np.ndarray) -> None:
+        """Read as many pixels as an array holds into it."""
+        target = array.data.cast("B")
+        filled = 0
+        while filled < len(target):
+            filled += self._read(target[filled:])
+
+    def end(self) -> None:
+        """Make sure that there is nothing more; a stream's checksum is compared here at last."""
+        inflater = self._inflater
+        while inflater is not None and not inflater.eof:
+            if self._inflate(inflater, 1):
+                raise _DamagedError("a stream that is longer than the header announces")
+        if (inflater is not None and inflater.unused_data) or self._file.read(1):
+            raise _DamagedError("bytes behind the pixels")
+
+    def _read(self, target: memoryview) -> int:
+        """Read some pixels into the beginning of `target`, and return how many."""
+        if self._inflater is None:
+            n_read = self._file.readinto(target)
+            if not n_read:
+                raise _DamagedError("a file that ends early")
+            return n_read
+        if self._inflater.eof:
+            raise _DamagedError("a stream that ends early")
+        data = self._inflate(self._inflater, min(len(target), _INFLATED_BYTES))
+        target[: len(data)] = data
+        return len(data)
+
+    def _inflate(self, inflater: Any, most_bytes: int) -> bytes:
+        """Inflate some bytes; none where more of the file is needed for the next one."""
+        packed = inflater.unconsumed_tail or self._file.read(_READ_BYTES)
+        data: bytes = inflater.decompress(packed, most_bytes)
+        if not data and not packed:
+            raise _DamagedError("a file that ends early")
+        return data
+
+
+class _DamagedError(Exception):
+    """Pixels that cannot be what was written; says what is wrong."""

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK
-
 from acouslic.challenge import (
     AC_COLUMNS,
     AC_TABLE,
@@ -21,6 +19,7 @@ from acouslic.challenge import (
     TABLE_COLUMNS,
 )
 from acouslic.errors import InputError
+from acouslic.metaimage import LengthError, read_header
 
 
 class DatasetError(InputError):
@@ -157,22 +156,11 @@ def _parse_acs(line: dict[str, str]) -> tuple[tuple[float, ...], list[str]]:
 
 def _header_problems(entry: Entry) -> list[str]:
     try:
-        image, mask = _header(entry.image), _header(entry.mask)
-    except RuntimeError as error:
-        return [f"{entry.uuid}: cannot be read as an image: {str(error).strip().splitlines()[-1]}"]
-    problems = []
-    if image.GetSize() != mask.GetSize():
-        problems.append(
-            f"{entry.uuid}: the mask's size {mask.GetSize()} is not the image's {image.GetSize()}"
-        )
-    for name, header in (("image", image), ("mask", mask)):
-        if header.GetPixelID() != SimpleITK.sitkUInt8 or header.GetNumberOfComponents() != 1:
-            problems.append(f"{entry.uuid}: the {name} is not of single 8 bit unsigned pixels")
-    return problems
-
-
-def _header(path: Path) -> SimpleITK.ImageFileReader:
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
+        image, mask = read_header(entry.image), read_header(entry.mask)
+    except LengthError:
+        return []  # Whoever reads the pixels reports it; the other cases need not wait for that.
+    except InputError as error:
+        return [f"{entry.uuid}: {error}"]
+    if image.shape != mask.shape:
+        return [f"{entry.uuid}: the mask's shape {mask.shape} is not the image's {image.shape}"]
+    return []

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from acouslic.challenge import LABELS, SWEEPS, Quality, quality_of_labels
 from acouslic.errors import InputError
@@ -86,49 +85,34 @@ class Labels:
         return frame // (self.n_frames // SWEEPS) + 1
 
 
-def read_labels(path: Path) -> Labels:
-    """Read a label volume from an image file.
-
-    Compressed .mha of uint8 is inflated frame by frame; all else is left to SimpleITK.
+def read_labels(path: Path, shape: tuple[int, ...] | None = None) -> Labels:
+    """Read a label volume, a frame at a time.
 
     Args:
-        path: the file.
+        path: the .mha file.
+        shape: (T, H, W) that it must have; None takes any of six equal sweeps.
 
     Raises:
-        InputError: the file cannot be read, ends early, or is no volume of six equal sweeps.
+        InputError: the file cannot be read, is damaged, or is no such volume.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(path, error) from error
-    size = reader.GetSize()
-    if len(size) != 3 or reader.GetNumberOfComponents() != 1 or not size[2] or size[2] % SWEEPS:
+    header = read_header(path)
+    if len(header.shape) != 3 or header.shape[0] % SWEEPS:
         raise InputError(
             expected=f"labels (frames, rows, columns) of {SWEEPS} equal sweeps in {path}",
-            found=f"size {size} with {reader.GetNumberOfComponents()} component(s)",
+            found=f"shape {header.shape}",
             advice="give one label a pixel for all frames of the stack",
         )
-    header = read_header(path)
-    if header is None or not header.is_compressed or reader.GetPixelID() != sitk.sitkUInt8:
-        try:
-            return Labels.from_volume(sitk.GetArrayFromImage(reader.Execute()), reader.GetSpacing())
-        except RuntimeError as error:
-            raise _unreadable(path, error) from error
-    shape = (size[1], size[0])
-    volume = enumerate(read_frames(path, header.pixels_at, (size[2], *shape)))
+    if shape not in (None, header.shape):
+        raise InputError(
+            expected=f"labels of shape {shape}",
+            found=f"{header.shape} in {path}",
+            advice="give the labels of this stack",
+        )
+    volume = enumerate(read_frames(path, header))
     frames = {index: frame for index, frame in volume if frame.any()}
-    return Labels(size[2], shape, frames, reader.GetSpacing())
+    n_frames, rows, columns = header.shape
+    return Labels(n_frames, (rows, columns), frames, header.geometry.spacing_mm)
 
 
 def _some(frames: list[int]) -> str:
     return ", ".join(map(str, frames[:5])) + (" ..." if len(frames) > 5 else "")
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(
-        expected=f"a whole image in {path}",
-        found=str(error).strip().splitlines()[-1].strip(),
-        advice="copy the file again",
-    )

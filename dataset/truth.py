@@ -6,7 +6,6 @@ Training set: masks/stacked_fetal_abdomen/<uuid>.mha and
               circumferences/fetal_abdominal_circumferences_per_sweep.csv
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from acouslic import files
 from acouslic.challenge import (
     AC_COLUMNS,
     AC_TABLE,
@@ -130,9 +130,9 @@ def _evaluator_case(mask_folder: Path) -> TruthCase:
     case, table = mask_folder.parent.name, mask_folder.parent / EVALUATOR_CIRCUMFERENCES
     mask_path = mask_folder / f"{case}.mha"
     try:
-        values = json.loads(table.read_text())
+        values = files.read_json(table)
         references = [values[key] for key in AC_COLUMNS]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(
             expected=f"the keys {AC_COLUMNS[0]} .. {AC_COLUMNS[-1]} in {table} for case {case}",
             found=f"{type(error).__name__} ({error})",

@@ -4,7 +4,6 @@ Platform: predictions.json, and <pk>/output/<relative path> for every job in it.
 Plain:    <uuid>/ with what inference.py writes.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +23,21 @@ from acouslic.challenge import (
     STACK_SLUG,
 )
 from acouslic.errors import AcouslicError, InputError
+from acouslic.files import read_json
+from acouslic.metaimage import PixelTypeError
+from acouslic.stack import require_inside
 from dataset.labels import Labels, read_labels
 
 JOBS_FILE = "predictions.json"
 # What `run` writes beside a case's answer: every frame's score.
 SCORES_FILE = "frame_scores.json"
-# The image files that the official tool looks for.
+# The image files that the official tool looks for. A volume has to be an .mha on the platform.
 IMAGE_PATTERNS = ("*.mha", "*.tiff")
+# Larger numbers than any count of frames need not be printed.
+MOST_FRAME = 2**31
+# The files of an answer but for its mask have some 600 bytes.
+MOST_ANSWER_BYTES = 1 << 16
+MOST_QUOTED = 60
 # What our answers say of themselves, in a file beside the challenge's own.
 CLAIMS = ("confidence", "p_annotated", "ac_interval_mm")
 
@@ -49,13 +56,15 @@ class PredictionFiles:
     """The folder of the mask volume, the only image in it."""
     frame_path: Path
     """The file with the chosen frame's number."""
+    folder: Path
+    """The folder that none of the files may lie outside of, by a link either."""
     problem: str | None = None
     """Why the list of jobs does not say where the answer lies; None where it does."""
 
     @classmethod
     def plain(cls, folder: Path) -> "PredictionFiles":
         """Those of a folder <uuid> that holds what inference.py writes."""
-        return cls(folder.name, folder / MASK_FOLDER, folder / FRAME_FILE)
+        return cls(folder.name, folder / MASK_FOLDER, folder / FRAME_FILE, folder.parent)
 
 
 @dataclass(frozen=True)
@@ -118,11 +127,13 @@ def read_prediction(files: PredictionFiles, shape: tuple[int, ...]) -> Predictio
     frame = _read_frame(files)
     path = _mask_file(files)
     try:
-        volume = read_labels(path)
+        require_inside(path, files.folder)
+        volume = read_labels(path, shape)
+    except PixelTypeError as error:
+        wanted = "a mask of 8 bit, as the platform refuses any other segmentation"
+        raise _broken(files, wanted, str(error)) from error
     except InputError as error:
         raise _broken(files, "a mask volume that can be read", str(error)) from error
-    if volume.shape != shape:
-        raise _broken(files, f"a mask of shape {shape}", f"{volume.shape} in {path}")
     if not all(np.isin(mask, (0, 1)).all() for mask in volume.frames.values()):
         values = np.unique(np.stack(list(volume.frames.values())))
         raise _broken(files, "a mask of 0 and 1", f"the values {values[:5].tolist()} in {path}")
@@ -134,11 +145,11 @@ def _read_claims(files: PredictionFiles) -> dict[str, Any]:
     """The claims of an answer of ours; None for all of them in any other answer."""
     nothing = dict.fromkeys(CLAIMS)
     try:
-        described = json.loads(files.frame_path.with_name(CIRCUMFERENCE_FILE.name).read_text())
+        described = _read_small(files, files.frame_path.with_name(CIRCUMFERENCE_FILE.name))
         claims = {name: described[name] for name in CLAIMS}
         low, high = claims["ac_interval_mm"]
         numbers = (claims["confidence"], claims["p_annotated"], low, high)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError):
         return nothing
     is_sound = all(isinstance(number, float) and math.isfinite(number) for number in numbers)
     return claims if is_sound and all(0 <= number <= 1 for number in numbers[:2]) else nothing
@@ -165,18 +176,24 @@ def _oddities(frame: int, volume: Labels) -> list[str]:
 
 def _read_frame(files: PredictionFiles) -> int:
     try:
-        frame = json.loads(files.frame_path.read_text())
-    except (OSError, ValueError) as error:
-        raise _broken(files, "a frame number", f"{files.frame_path}: {error}") from error
-    if not isinstance(frame, int) or isinstance(frame, bool):
+        frame = _read_small(files, files.frame_path)
+    except InputError as error:
+        raise _broken(files, "a frame number", str(error)) from error
+    if not isinstance(frame, int) or isinstance(frame, bool) or abs(frame) > MOST_FRAME:
         raise _broken(files, "one integer", f"{str(frame)[:40]!r} in {files.frame_path}")
     return frame
+
+
+def _read_small(files: PredictionFiles, path: Path) -> Any:
+    """The JSON of one of an answer's small files."""
+    require_inside(path, files.folder)
+    return read_json(path, most_bytes=MOST_ANSWER_BYTES)
 
 
 def _mask_file(files: PredictionFiles) -> Path:
     paths = [path for name in IMAGE_PATTERNS for path in sorted(files.mask_folder.glob(name))]
     if len(paths) != 1:
-        raise _broken(files, "exactly one .mha or .tiff", f"{len(paths)} in {files.mask_folder}")
+        raise _broken(files, "exactly one .mha", f"{len(paths)} images in {files.mask_folder}")
     return paths[0]
 
 
@@ -188,9 +205,10 @@ def _plain_folders(folder: Path) -> list[PredictionFiles]:
 def _listed_jobs(folder: Path) -> list[PredictionFiles]:
     path = folder / JOBS_FILE
     try:
-        jobs = json.loads(path.read_text())
+        require_inside(path, folder)
+        jobs = read_json(path)
         return [_job_files(folder, job) for job in jobs]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             expected=f"a list of jobs with pk, inputs and outputs in {path}",
             found=f"{type(error).__name__} ({error})",
@@ -199,17 +217,30 @@ def _listed_jobs(folder: Path) -> list[PredictionFiles]:
 
 
 def _job_files(folder: Path, job: Mapping[str, Any]) -> PredictionFiles:
-    output = folder / str(job["pk"]) / "output"
-    name = _value_of(job["inputs"], STACK_SLUG)["image"]["name"]
+    output = folder / _path_below(str(job["pk"])) / "output"
+    case = Path(_value_of(job["inputs"], STACK_SLUG)["image"]["name"]).stem
     try:
         mask, frame = (_value_of(job["outputs"], slug) for slug in (MASK_SLUG, FRAME_SLUG))
     except KeyError as error:
-        return PredictionFiles(Path(name).stem, output, output, f"no output {error}")
+        return PredictionFiles(case, output, output, folder, f"no output {error}")
     return PredictionFiles(
-        case=Path(name).stem,
-        mask_folder=output / _socket(mask)["relative_path"],
-        frame_path=output / _socket(frame)["relative_path"],
+        case=case,
+        mask_folder=output / _path_below(_socket(mask)["relative_path"]),
+        frame_path=output / _path_below(_socket(frame)["relative_path"]),
+        folder=folder,
     )
+
+
+def _path_below(text: str) -> Path:
+    """A path that leads into a folder and not out of it.
+
+    Raises:
+        ValueError: it may lead out.
+    """
+    path = Path(text)
+    if path.is_absolute() or ".." in path.parts or not path.parts or not text.isprintable():
+        raise ValueError(f"the path {text[:MOST_QUOTED]!r}, which may lead out of the folder")
+    return path
 
 
 def _value_of(values: Sequence[Mapping[str, Any]], slug: str) -> Mapping[str, Any]:

@@ -1,19 +1,19 @@
 """One self-contained HTML page about a scored run: figures, plots, and every case, worst first."""
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import SimpleITK as sitk
 
 from acouslic import files
 from acouslic.challenge import CHALLENGE_FAN
 from acouslic.errors import InputError
+from acouslic.metaimage import read_frames, read_header
 from dataset.labels import Labels, read_labels
 from dataset.processes import in_processes
 from dataset.truth import TruthCase, find_truth
@@ -255,19 +255,14 @@ def _read_frame(path: Path | None, frame: int, shape: tuple[int, int]) -> np.nda
     """One frame of a stack, (H, W) uint8; the empty fan where there is no stack."""
     if path is None:
         return np.where(CHALLENGE_FAN.mask(shape), EMPTY_FAN_GREY, 0).astype(np.uint8)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        reader.SetExtractIndex((0, 0, frame))
-        reader.SetExtractSize((shape[1], shape[0], 0))
-        return np.asarray(sitk.GetArrayFromImage(reader.Execute()))
-    except RuntimeError as error:
+    header = read_header(path)
+    if header.shape[1:] != shape or frame >= header.shape[0]:
         raise InputError(
             expected=f"frame {frame} of {shape[1]} x {shape[0]} pixels in {path}",
-            found=str(error).strip().splitlines()[-1].strip(),
+            found=f"shape {header.shape}",
             advice="give the stacks that belong to the truth",
-        ) from error
+        )
+    return next(islice(read_frames(path, header), frame, None))
 
 
 def _predicted_mask(job: _Job, labels: Labels) -> np.ndarray:
@@ -284,7 +279,10 @@ def _frame_scores(job: _Job) -> list[float] | None:
     path = job.predictions / str(job.case["case"]) / SCORES_FILE
     if not path.is_file():
         return None
-    scores: list[float] = json.loads(path.read_text())["frame_scores"]
+    value = files.read_json(path)
+    scores = value.get("frame_scores") if isinstance(value, dict) else None
+    if not isinstance(scores, list) or not all(isinstance(score, float | int) for score in scores):
+        return None
     return scores if len(scores) == job.case["n_frames"] else None
 
 

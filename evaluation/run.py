@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
-
 from acouslic import files
 from acouslic.bundle import Bundle, load_bundle, without_sweep_prior
 from acouslic.challenge import CIRCUMFERENCE_FILE, FRAME_FILE, IMAGES, MASK_FOLDER
 from acouslic.errors import AcouslicError, InputError, OutputError
+from acouslic.metaimage import read_header
 from acouslic.pipeline import Measurement, measure
 from acouslic.platform_io import write_outputs
 from acouslic.segment import choose_device
@@ -190,19 +189,11 @@ def _is_done(stack_path: Path, output: Path, bundle_id: str) -> bool:
     try:
         described = json.loads((folder / CIRCUMFERENCE_FILE).read_text())
         scores = json.loads((folder / SCORES_FILE).read_text())["frame_scores"]
-        prediction = read_prediction(PredictionFiles.plain(folder), _shape_of(stack_path))
+        prediction = read_prediction(PredictionFiles.plain(folder), read_header(stack_path).shape)
     except (OSError, ValueError, KeyError, RuntimeError, AcouslicError):
         return False
     answer = (described.get("bundle_id"), described.get("frame"))
     return answer == (bundle_id, prediction.frame) and prediction.frame < len(scores)
-
-
-def _shape_of(path: Path) -> tuple[int, ...]:
-    """(T, H, W) by the file's header."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return tuple(reversed(reader.GetSize()))
 
 
 def _rule_of(options: RunOptions) -> str:

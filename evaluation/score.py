@@ -3,9 +3,6 @@
 metrics.json has the official keys with mean and std, and beside them `ci95`, `cases`, `warnings`.
 """
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +117,9 @@ def write_score(result: Mapping[str, Any], output: Path) -> None:
     """
     refuse_strangers(output)
     files.write_json(output / METRICS_FILE, result)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, CASE_COLUMNS, extrasaction="ignore")
-    writer.writeheader()
-    for case in result["cases"]:
-        writer.writerow(case | {"warnings": "; ".join(case["warnings"])})
-    files.write_text(output / CASES_FILE, text.getvalue())
+    cases = [case | {"warnings": "; ".join(case["warnings"])} for case in result["cases"]]
+    rows = [[case[column] for column in CASE_COLUMNS] for case in cases]
+    files.write_table(output / CASES_FILE, [CASE_COLUMNS, *rows])
 
 
 def read_score(folder: Path) -> dict[str, Any]:
@@ -139,10 +133,10 @@ def read_score(folder: Path) -> dict[str, Any]:
     """
     path = folder / METRICS_FILE
     try:
-        result: dict[str, Any] = json.loads(path.read_text())
+        result: dict[str, Any] = files.read_json(path)
         if not {"cases", "settings", *SCORED_KEYS} <= result.keys():
             raise ValueError("it has no cases or not all metrics")
-    except (OSError, ValueError) as error:
+    except (InputError, ValueError, AttributeError) as error:
         raise InputError(
             expected=f"{METRICS_FILE} of `python -m evaluation score` in {folder}",
             found=str(error),
@@ -291,8 +285,8 @@ def _describe(options: ScoreOptions, cases: Sequence[Mapping[str, Any]]) -> dict
 
 def _read_note(path: Path) -> dict[str, Any]:
     try:
-        note = json.loads(path.read_text())
-    except (OSError, ValueError):
+        note = files.read_json(path)
+    except InputError:
         return {}
     return note if isinstance(note, dict) else {}
 

@@ -420,11 +420,10 @@ def test_only_the_named_cases_are_scored(answers: Path, dataset: Path, tmp_path:
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-@pytest.mark.parametrize("kind", [np.uint8, np.int16])
 def test_labels_read_frame_by_frame_equal_those_read_at_once(
-    compressed: bool, kind: type, tmp_path: Path
+    compressed: bool, tmp_path: Path
 ) -> None:
-    volume: np.ndarray = truth_volume().astype(kind)
+    volume = truth_volume()
     volume[11] = np.random.default_rng(0).integers(0, 3, FRAME_SHAPE)
     write_volume(tmp_path / "labels.mha", volume, compressed=compressed)
     labels = read_labels(tmp_path / "labels.mha")

@@ -30,7 +30,8 @@ ALLOWED = {
     "benchmark": {"acouslic", "dataset", "evaluation", "training"},
 }
 TORCH_FREE = tuple(
-    f"acouslic.{stage}" for stage in ("challenge", "files", "metaimage", "stack", "mask", "ellipse")
+    f"acouslic.{stage}"
+    for stage in ("challenge", "files", "metaheader", "metaimage", "stack", "mask", "ellipse")
 )
 TORCH_AND_WHAT_NEEDS_IT = {"torch", "torchvision", "open_clip", "peft", "timm", "lightning"}
 DISTRIBUTION = {
