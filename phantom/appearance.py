@@ -10,14 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from phantom.chance import Range
-from phantom.materials import Material, Shell
+from phantom.materials import SKULL_RIM_DB_MM, Material, Shell
 
 # Tissues that cast shadows are bones; fluid's echo is below; chosen by what `materials` holds.
 BONE_FROM_DB_MM = 0.2
 WILD_ECHO_DB = Range(-18.0, 8.0)  # of a structure whose echo is drawn without regard to what it is
 VISIBLE_SHARE, HIDDEN = 0.75, 0.2  # organs that differ from the trunk as they should; the others'
 LEAST_GRAIN = 0.4  # of the grainiest structure's
-SKULL_LEAST_DB, SKULL_HALF_WIDTH_MM = 13.0, Range(2.5, 4.2)
+# The skull's rim is strong in every look, and brain is darker than the trunk by so much at least.
+SKULL_DB, SKULL_DIFFUSE, SKULL_HALF_WIDTH_MM = Range(17.0, 26.0), Range(0.3, 0.6), Range(2.5, 4.2)
+BRAIN_BELOW_TRUNK_DB = Range(0.0, 8.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class Appearance:
     """Factor on all rims but the skull's."""
     skin_db: float
     """Echo that the trunk's skin adds where the beam meets it squarely."""
+    skin_half_width_mm: float
+    """Half width of the trunk's skin."""
     skin_diffuse: float
     """Share of it that comes back whatever the beam's direction."""
     sharpness: float
@@ -119,11 +123,12 @@ REALISTIC = {
     "bone": Range(0.5, 1.0),
     "texture": Range(0.6, 1.2),
     "grain_db": Range(2.0, 5.0),
-    "strokes_db": Range(8.0, 22.0),
+    "strokes_db": Range(6.0, 18.0),
     "rim": Range(0.5, 1.4),
-    "skin_db": Range(8.0, 22.0),
+    "skin_db": Range(8.0, 20.0),
+    "skin_half_width_mm": Range(1.2, 2.6),
     "skin_diffuse": Range(0.0, 0.1),
-    "sharpness": Range(1.5, 3.5),
+    "sharpness": Range(0.8, 2.5),
     "gaps": Range(0.3, 0.8),
     "shadow": Range(0.4, 1.0),
     "attenuation_sd": Range(0.0, 0.02),
@@ -132,12 +137,12 @@ REALISTIC = {
     "gray_per_db": Range(3.2, 4.4),
     "convexity": Range(0.9, 1.2),
     "knee": Range(4.0, 10.0),
-    "speckle_db": Range(3.6, 4.6),
+    "speckle_db": Range(3.4, 4.3),
     "speckle_size": Range(0.95, 1.05),
     "speckle_mm": Range(1.2, 2.6),
     "anew": Range(0.15, 0.4),
     "blur_lines": Range(0.8, 1.4),
-    "loss_db_mm": Range(0.04, 0.14),
+    "loss_db_mm": Range(0.05, 0.15),
     "near_db": Range(4.0, 12.0),
     "far_db": Range(0.0, 5.0),
     "edge_db": Range(0.0, 5.0),
@@ -146,8 +151,8 @@ REALISTIC = {
     "layers_mm": Range(6.0, 14.0),
     "streaks_db": Range(2.0, 5.0),
     "clutter_db": Range(-30.0, -18.0),
-    "ring_gray": Range(8.0, 25.0),
-    "haze_gray": Range(15.0, 50.0),
+    "ring_gray": Range(10.0, 30.0),
+    "haze_gray": Range(15.0, 55.0),
 }
 RANDOM = {
     "trunk_db": Range(-10.0, 6.0),
@@ -163,6 +168,7 @@ RANDOM = {
     "strokes_db": Range(0.0, 28.0),
     "rim": Range(0.0, 2.0),
     "skin_db": Range(0.0, 26.0),
+    "skin_half_width_mm": Range(0.8, 3.5),
     "skin_diffuse": Range(0.0, 0.6),
     "sharpness": Range(0.5, 4.0),
     "gaps": Range(0.0, 1.2),
@@ -182,10 +188,10 @@ RANDOM = {
     "near_db": Range(0.0, 14.0),
     "far_db": Range(-4.0, 8.0),
     "edge_db": Range(0.0, 14.0),
-    "waves_db": Range(0.0, 4.0),
+    "waves_db": Range(0.0, 3.0),
     "layers_db": Range(0.0, 9.0),
     "layers_mm": Range(2.0, 18.0),
-    "streaks_db": Range(0.0, 12.0),
+    "streaks_db": Range(0.0, 9.0),
     "clutter_db": Range(-32.0, -8.0),
     "ring_gray": Range(0.0, 40.0),
     "haze_gray": Range(0.0, 70.0),
@@ -201,14 +207,18 @@ def sample_appearance(rng: np.random.Generator, table: dict[str, Range], haze: f
         haze: 0 to 1, how poorly the mother images.
     """
     drawn = Appearance(**{name: float(rng.uniform(*ends)) for name, ends in table.items()})
+    is_alike = abs(drawn.around_db) < ALIKE_DB
     return replace(
         drawn,
+        skin_db=max(drawn.skin_db, ALIKE_SKIN_DB) if is_alike else drawn.skin_db,
         gray_per_db=drawn.gray_per_db * (1 - HAZY_CONTRAST_LOSS * haze),
         loss_db_mm=drawn.loss_db_mm + HAZY_LOSS_DB_MM * haze,
         clutter_db=drawn.clutter_db + HAZY_CLUTTER_DB * haze,
     )
 
 
+# An abdomen that is nearly as bright as what touches it has a rim, or nobody could outline it.
+ALIKE_DB, ALIKE_SKIN_DB = 4.0, 11.0
 # What a haze of 1 changes; as the plain look has it, clutter in place of a fixed level.
 HAZY_CONTRAST_LOSS, HAZY_LOSS_DB_MM, HAZY_CLUTTER_DB = 0.25, 0.05, 6.0
 
@@ -271,21 +281,18 @@ class Wardrobe:
 
     def skull(self, material: Material, *, trunk_db: float) -> Material:
         """Skull and brain: the rim always strong, the inside never brighter than the trunk."""
-        shell = material.shell
+        rng, most_db = self._rng, trunk_db - self._rng.uniform(*BRAIN_BELOW_TRUNK_DB)
         brain = self.dressed(
             replace(material, shell=None),
             base_db=trunk_db,
             base_plain_db=0.0,
-            most_db=trunk_db,
+            most_db=most_db,
         )
-        if shell is None:
-            return brain
-        rim_db = SKULL_LEAST_DB + float(self._rng.random()) * (shell.echo_db - SKULL_LEAST_DB)
-        rim = replace(
-            shell,
-            echo_db=rim_db,
-            half_width_mm=float(self._rng.uniform(*SKULL_HALF_WIDTH_MM)),
-            attenuation_db_mm=shell.attenuation_db_mm * self._appearance.shadow,
+        rim = Shell(
+            echo_db=float(rng.uniform(*SKULL_DB)),
+            half_width_mm=float(rng.uniform(*SKULL_HALF_WIDTH_MM)),
+            diffuse=float(rng.uniform(*SKULL_DIFFUSE)),
+            attenuation_db_mm=float(rng.uniform(*SKULL_RIM_DB_MM)) * self._appearance.shadow,
             gaps=self._appearance.gaps / 2,
         )
         return replace(brain, shell=rim)

@@ -48,11 +48,12 @@ SHADOW_LINES, SHADOW_KERNEL = 2.0, 9  # how soft shadows are, lines; chosen by e
 BLUR_ROWS = 0.6  # the pulse's length, rows of the coarse grid; chosen by eye
 # Without contact: rings of this period below the probe, fading by a factor e over this depth, and
 # spokes; the probe's own band. As two real frames without contact show them.
-RING_MM, RING_FADE_MM = (2.2, 3.2), 22.0
+RING_MM, RING_FADE_MM = (2.2, 3.2), 32.0
 NO_CONTACT_SPECKLE = 0.5  # of the speckle with contact
-SPOKES_LINES, SPOKES_GRAY = 2.5, 12.0
-BAND_GRAY, BAND_FADE_MM = 90.0, 14.0
-HAZE_FADE_MM = 90.0
+SPOKES_LINES, SPOKES_GRAY = 3.0, 9.0
+BAND_GRAY, BAND_FADE_MM = 110.0, 26.0
+HAZE_FADE_MM, HAZE_EDGE = 90.0, 0.7  # in depth, and how much less there is at the fan's edges
+LEAST_TOUCH = 0.12  # share of the tissue's picture that a line without contact keeps
 FIELD_MM = 2.5  # elevation over which fine echoes, strokes and layers change; chosen by eye
 
 
@@ -112,7 +113,7 @@ class Device:
         level *= np.float32(look.gray_per_db)
         level += self._middle
         speckle *= np.float32(NO_CONTACT_SPECKLE * look.gray_per_db)
-        touching = np.clip(1 - np.asarray(contact_db, np.float32) / DARK_DB, 0, 1)[None]
+        touching = np.clip(1 - np.asarray(contact_db, np.float32) / DARK_DB, LEAST_TOUCH, 1)[None]
         touching = _fine(cv2.GaussianBlur(touching, (0, 0), CONTACT_LINES))
         no_contact = self._no_contact + speckle
         level = no_contact + touching * (level - no_contact)
@@ -198,7 +199,8 @@ def _no_contact(rng: np.random.Generator, look: Appearance) -> np.ndarray:
     spokes = cv2.GaussianBlur(rng.normal(0, 1, (1, BEAMS)), (0, 0), SPOKES_LINES).reshape(1, -1)
     spokes = spokes / spokes.std() * SPOKES_GRAY * np.exp(-depth / RING_FADE_MM)
     band = BAND_GRAY * np.exp(-depth / BAND_FADE_MM)
-    haze = look.haze_gray * np.exp(-depth / HAZE_FADE_MM)
+    across = np.linspace(-1, 1, BEAMS)[None]
+    haze = look.haze_gray * np.exp(-depth / HAZE_FADE_MM) * (1 - HAZE_EDGE * across**2)
     return np.asarray(band + haze + look.ring_gray * rings + spokes, np.float32)
 
 

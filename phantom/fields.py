@@ -25,7 +25,7 @@ KEYS = 8  # then the fields repeat; chosen by eye
 # Speckle: the point spread's standard deviations along and across the beam, in samples and lines,
 # constant in angle; looks that are averaged. Fitted to the real frames (docs/simulation.md).
 SPECKLE_ALONG, SPECKLE_ACROSS, LOOKS = 0.55, 1.4, 1
-REFLECTOR_SHARE, REFLECTOR_AMPLITUDE = 0.002, 5  # few reflectors stand out; chosen by eye
+REFLECTOR_SHARE, REFLECTOR_AMPLITUDE = 0.002, 3.5  # few reflectors stand out; chosen by eye
 LEAST_POWER = 0.08  # keeps the logarithm from falling without end; chosen by eye
 # Fine echoes: a sum of noises of several sizes, as standard deviations (samples, lines) and shares.
 GRAINS = ((1.0, 2.2, 0.5), (2.2, 4.5, 0.5), (5.0, 9.0, 0.5), (8.0, 28.0, 0.5))

@@ -87,6 +87,7 @@ class StyledTissue(SweepTissue):
         loops = [(clothes.cord, sections) for _, sections in self._before[1 : 1 + len(scene.cord)]]
         self._before[: 1 + len(loops)] = [(clothes.placenta, self._before[0][1]), *loops]
         self._appearance, self._around = appearance, clothes.around
+        self.skin_half_width_mm = appearance.skin_half_width_mm
         self.rib_db, self.rib_db_mm = RIB_DB * appearance.bone, RIB_DB_MM * appearance.shadow
 
     def styled(self, frame: int) -> StyledCanvas:

@@ -64,7 +64,7 @@ RIB_DB, RIB_DB_MM = 15.0, 1.6
 class SweepTissue:
     """Echo and attenuation of any frame of one sweep."""
 
-    rib_db, rib_db_mm = RIB_DB, RIB_DB_MM
+    rib_db, rib_db_mm, skin_half_width_mm = RIB_DB, RIB_DB_MM, SKIN_HALF_WIDTH_MM
 
     def __init__(
         self, scene: Scene, planes: Planes, texture: np.ndarray, wall: Wall, beyond_db: float
@@ -140,7 +140,7 @@ class SweepTissue:
         body = soft_inside(distance, material.edge_mm)
         canvas.fill(window, body, material)
         canvas.brighten(window, TRUNK_SWELL_DB * body * canvas.swell[window])
-        skin = band(distance, SKIN_MM, SKIN_HALF_WIDTH_MM)
+        skin = band(distance, SKIN_MM, self.skin_half_width_mm)
         self._paint_skin(canvas, window, skin, facing)
         self._paint_ribs(canvas, frame, window, distance)
         for material, sections in self._inside:

@@ -81,7 +81,7 @@ def test_heads_are_told_apart_from_trunks_even_at_random() -> None:
         parts = known.scene.fetus.before_trunk
         (skull,) = [i for i, part in enumerate(parts) if part.name == "skull"]
         material = clothes.before_trunk[skull]
-        assert material.shell is not None and material.shell.echo_db >= 13
+        assert material.shell is not None and material.shell.echo_db >= 17
         for inside in clothes.before_trunk[skull:]:
             assert inside.echo_db <= clothes.trunk.echo_db
 
