@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from acouslic import schema
 from acouslic.challenge import CHALLENGE_FAN, Quality
-from acouslic.preprocess import masks_to_grid
+from acouslic.preprocess import Intensity, masks_to_grid
 
 # UNETR takes features after four blocks, and so does the reference's decoder for FetalCLIP.
 TAPS = 4
@@ -81,10 +81,14 @@ class NetworkConfig:
     """The image encoder."""
     decoder_width: Annotated[int, Interval(ge=1, le=512)]
     """Channels of the decoder's finest map; the deeper ones have two, four and eight times more."""
+    image_levels: Annotated[int, Interval(ge=1, le=4)] = 1
+    """Sizes of the frame that the decoder convolves itself, each half the last one: 1 to 4."""
+    intensity: Intensity = "as-is"
+    """What becomes of a frame's brightness before the network; see `preprocess.normalise`."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NetworkConfig":
-        """Read what `to_dict` gives.
+        """Read what `to_dict` gives, or gave before the fields that have a default.
 
         Raises:
             ValueError: it is of another form.
@@ -259,21 +263,43 @@ def _climb(inputs: int, outputs: int, doublings: int) -> nn.Sequential:
     return nn.Sequential(first, *(_up(outputs, outputs) for _ in range(doublings - 1)))
 
 
+def _level(inputs: int, outputs: int) -> nn.Sequential:
+    """Half the size, then two plain 3 x 3 convolutions, as in a U-Net."""
+    layers: list[nn.Module] = [nn.AvgPool2d(2)]
+    for channels in (inputs, outputs):
+        layers += [
+            nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
 class Decoder(nn.Module):
     """UNETR-like: skips from image and taps, merged from deep to shallow into one map of logits.
 
     The token grid (g, g) is doubled until a cell is about a pixel of the image: 16 x 16 tokens of
     14 px give 256 x 256, of 8 px give 128 x 128. Channels are the reference's: one, two, four and
-    eight times `width`.
+    eight times `width`. With `image_levels` above 1 the frame itself goes down a U-Net's way too:
+    what a trunk's tokens blur, or never learnt, the merges then see.
     """
 
-    def __init__(self, config: TrunkConfig, width: int) -> None:
-        """Make one for a trunk; `width` is the channels of the finest map."""
+    def __init__(self, config: TrunkConfig, width: int, image_levels: int = 1) -> None:
+        """Make one.
+
+        Args:
+            config: the trunk's.
+            width: channels of the finest map.
+            image_levels: sizes of the frame that are convolved, 1 to 4.
+        """
         super().__init__()
         # Three merges double the grid three times, even where patches are smaller than 8 px.
         doublings = max(3, round(math.log2(config.patch_size)))
         self.size = config.grid * 2**doublings
         self.image = nn.Sequential(_conv(1, width), _conv(width, width))
+        self.levels = nn.ModuleList(
+            _level(2**level * width, 2 ** (level + 1) * width) for level in range(image_levels - 1)
+        )
         self.taps = nn.ModuleList(
             _climb(config.width, channels * width, rise)
             for channels, rise in (
@@ -285,9 +311,10 @@ class Decoder(nn.Module):
         )
         self.merges = nn.ModuleList(
             nn.Sequential(
-                _conv(2 * channels * width, channels * width), _up(channels * width, below)
+                _conv((2 + (level < image_levels)) * channels * width, channels * width),
+                _up(channels * width, below),
             )
-            for channels, below in ((8, 4 * width), (4, 2 * width), (2, width))
+            for channels, below, level in ((8, 4 * width, 3), (4, 2 * width, 2), (2, width, 1))
         )
         self.logit = nn.Sequential(_conv(2 * width, width), nn.Conv2d(width, 1, 1))
 
@@ -299,19 +326,27 @@ class Decoder(nn.Module):
         shallow, middle, deep, deepest = (
             climb(tap) for climb, tap in zip(self.taps, taps, strict=True)
         )
+        finest, *coarser = self._image_maps(grey)
         x = deepest
         merged = []
-        for merge, skip in zip(self.merges, (deep, middle, shallow), strict=True):
-            x = merge(torch.cat([x, skip], dim=1))
+        for merge, skip, level in zip(self.merges, (deep, middle, shallow), (3, 2, 1), strict=True):
+            x = merge(torch.cat([x, skip, *coarser[level - 1 : level]], dim=1))
             merged.append(x)
-        return Decoded(self.logit(torch.cat([x, self.image(grey)], dim=1)).float(), merged)
+        return Decoded(self.logit(torch.cat([x, finest], dim=1)).float(), merged)
+
+    def _image_maps(self, grey: torch.Tensor) -> list[torch.Tensor]:
+        """The frame's own maps, from fine to coarse."""
+        maps = [self.image(grey)]
+        for level in self.levels:
+            maps.append(level(maps[-1]))
+        return maps
 
 
 class QualityHead(nn.Module):
     """A frame's quality, from the pooled feature and from what the predicted mask covers.
 
-    How well a frame suits depends on what the abdomen's section shows. It also shows in how certain
-    the mask is, which is trained to be empty on every frame that is not annotated.
+    How well a frame suits depends on what the abdomen's section shows, and on how certain and how
+    large the mask is.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -344,7 +379,7 @@ class AbdomenNet(nn.Module):
         super().__init__()
         self.config = config
         self.trunk = build_trunk(config.trunk)
-        self.decoder = Decoder(config.trunk, config.decoder_width)
+        self.decoder = Decoder(config.trunk, config.decoder_width, config.image_levels)
         self.quality_head = QualityHead(config)
         self.fan_patches: torch.Tensor
         self.register_buffer("fan_patches", patches_in_fan(config.trunk), persistent=False)

@@ -4,15 +4,28 @@ A frame (H, W) is padded with zeros on both sides to a square and resized to (S,
 own preprocessing does.
 """
 
+from functools import lru_cache
+from typing import Literal
+
 import numpy as np
 import torch
 from torch.nn import functional
 
+from acouslic.challenge import CHALLENGE_FAN
+
+# What a network is given of a frame's brightness: it itself, or its course inside the fan.
+Intensity = Literal["as-is", "fan"]
 # Of red, green and blue in CLIP's training images, as OpenAI published them with its weights.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # So many frames are resized at a time: their padded copies take 18 MB, those of a stack 465 MB.
 CHUNK = 32
+# Mean and standard deviation of the grey levels inside the fan of a usual frame: medians over six
+# frames of the training set that public notebooks show at full size (17 to 46, and 20 to 33).
+USUAL_MEAN, USUAL_STD = 30.0, 29.0
+# Added to a frame's own standard deviation, in grey levels, so that an all but empty frame does not
+# become one of noise.
+STD_FLOOR = 2.0
 
 
 def padding(shape: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -44,11 +57,39 @@ def to_grid(frames: np.ndarray, size: int) -> torch.Tensor:
     return grid
 
 
-def normalise(grid: torch.Tensor) -> torch.Tensor:
-    """Grey levels (N, S, S), uint8 or float in 0..255, to CLIP's input (N, 3, S, S) float32."""
+def normalise(grid: torch.Tensor, intensity: Intensity) -> torch.Tensor:
+    """Grey levels to CLIP's input.
+
+    With "fan", gain and contrast of the machine no longer count: each frame has the mean and the
+    standard deviation of a usual one inside the fan, and stays black outside.
+
+    Args:
+        grid: (N, S, S), uint8 or float in 0..255.
+        intensity: what becomes of the brightness first.
+
+    Returns:
+        (N, 3, S, S) float32.
+    """
+    grey = grid.float()
+    if intensity == "fan":
+        grey = _like_a_usual_frame(grey)
     mean = torch.tensor(CLIP_MEAN, device=grid.device)[:, None, None]
     std = torch.tensor(CLIP_STD, device=grid.device)[:, None, None]
-    return (grid.float()[:, None] / 255 - mean) / std
+    return (grey[:, None] / 255 - mean) / std
+
+
+def _like_a_usual_frame(grey: torch.Tensor) -> torch.Tensor:
+    """Frames (N, S, S), each with a usual frame's mean and spread inside the fan, 0 outside."""
+    fan = _grid_fan(grey.shape[-1]).to(grey.device)
+    inside = grey[:, fan]
+    mean, std = inside.mean(dim=1)[:, None, None], inside.std(dim=1)[:, None, None]
+    return ((grey - mean) / (std + STD_FLOOR) * USUAL_STD + USUAL_MEAN) * fan
+
+
+@lru_cache(maxsize=8)
+def _grid_fan(size: int) -> torch.Tensor:
+    """The challenge's fan on the network's grid, (size, size) bool."""
+    return torch.from_numpy(masks_to_grid(CHALLENGE_FAN.mask()[None], size)[0])
 
 
 def masks_to_grid(masks: np.ndarray, size: int) -> np.ndarray:

@@ -71,7 +71,7 @@ def predict(
     device = next(members[0].parameters()).device
     frames = np.flatnonzero(tissue)
     for start in range(0, len(frames), batch_size):
-        images = normalise(grid[start : start + batch_size].to(device))
+        images = normalise(grid[start : start + batch_size].to(device), members[0].config.intensity)
         with torch.autocast("cuda", torch.float16, enabled=device.type == "cuda"):
             outputs = [member(images) for member in members]
         batch = frames[start : start + batch_size]

@@ -224,7 +224,15 @@ class Joint(BenchmarkNetwork):
         masks, logits = answer.raw
         truth = samples.masks.float() / 255
         weights = cast(torch.Tensor, self.weights)
-        return joint_loss(masks, logits, truth, samples.quality, weights, LossConfig()).total
+        return joint_loss(
+            masks,
+            logits,
+            truth,
+            samples.quality,
+            teaches_mask=torch.ones_like(samples.quality, dtype=torch.bool),
+            class_weights=weights,
+            config=LossConfig(),
+        ).total
 
 
 def reference_attention(trunk: VisionTransformer) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataset.command import Command, run
 from evaluation.options import (
     CompareOptions,
+    FramesOptions,
     ReportOptions,
     RunOptions,
     ScoreOptions,
@@ -50,6 +51,13 @@ def simulate_choice(options: SimulateOptions) -> None:
     print(compare_rules(options))
 
 
+def judge_single_frames(options: FramesOptions) -> None:
+    """Try a bundle on single frames with labels: Dice by case, empty masks, a sheet of pictures."""
+    from evaluation.frames import judge_frames
+
+    print(judge_frames(options))
+
+
 def report_score(options: ReportOptions) -> None:
     """Write one HTML page about a scored run: figures, plots, and every case with its pictures."""
     from evaluation.report import write_report
@@ -62,6 +70,7 @@ COMMANDS: Mapping[str, Command] = {
     "score": score_cases,
     "compare": compare_scores,
     "report": report_score,
+    "frames": judge_single_frames,
     "simulate-choice": simulate_choice,
 }
 

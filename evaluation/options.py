@@ -76,6 +76,20 @@ class ScoreOptions:
 
 
 @dataclass(frozen=True)
+class FramesOptions:
+    """Which single frames to try a bundle on."""
+
+    folder: Annotated[Path, POSITIONAL]
+    """Folder of images with index.csv (columns file, annotated, case) and masks/<stem>_gt.png."""
+    model: Path
+    """Bundle of weights."""
+    output: Path
+    """Folder for frames.json and frames.png."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes; auto takes a GPU where there is one."""
+
+
+@dataclass(frozen=True)
 class CompareOptions:
     """Which two scored runs to compare; differences are B minus A."""
 

@@ -4,6 +4,7 @@ Nothing is rendered here, so the truth of hundreds of cases takes seconds.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from acouslic.challenge import (
     SWEEPS,
 )
 from acouslic.ellipse import circumference_mm
-from phantom.annotator import Annotator, judge, sample_annotator, view_of
+from phantom.annotator import Annotator, View, judge, sample_annotator, view_of
 from phantom.chance import Range, Stream, stream
 from phantom.scene import Scene, sample_scene, sample_subject, subject_of
 from phantom.shapes import Sections
@@ -29,6 +30,21 @@ MOST_READING_ERROR = 0.02
 # Share of scans in which the mother images poorly; fitted to the training set's statistics.
 HAZY_SHARE = 0.18
 HAZE = Range(0.5, 1.0)  # how poorly; chosen by eye
+# A section is well in view to these limits, in radii, degrees and as a share; below the last one
+# nothing of it can be seen. A network taught by such masks outlines real abdomens (docs/log.md).
+WELL_OFF, WELL_TILT_DEG, WELL_VISIBLE = 0.9, 50.0, 0.5
+LEAST_VISIBLE = 0.03
+
+
+class Sight(IntEnum):
+    """How well the abdomen can be outlined in a frame, annotated or not."""
+
+    NONE = 0
+    """There is nothing of it."""
+    PARTLY = 1
+    """Its outline is a matter of opinion: an oblique section of the trunk, or a piece of one."""
+    WELL = 2
+    """Whoever knows abdomens could outline it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +55,8 @@ class SweepTruth:
     """Quality of each frame, (N,) uint8."""
     merit: np.ndarray
     """How close each frame is to the standard plane and how much of it is visible, (N,)."""
+    sight: np.ndarray
+    """How well the abdomen can be outlined, (N,) uint8, values of `Sight`."""
     sections: Sections
     """The abdomen's section in each frame."""
     ac_mm: float | None
@@ -66,10 +84,11 @@ class Truth:
 
     def quality(self) -> np.ndarray:
         """Quality of all frames of the stack, (T,) uint8, `Quality.NONE` on the black ones."""
-        whole = np.zeros((SWEEPS, FRAMES_PER_SWEEP), np.uint8)
-        for index, label in enumerate(self.labels):
-            whole[index, : len(label.quality)] = label.quality
-        return whole.reshape(-1)
+        return _stacked([label.quality for label in self.labels])
+
+    def sight(self) -> np.ndarray:
+        """Sight of all frames of the stack, (T,) uint8, `Sight.NONE` on the black ones."""
+        return _stacked([label.sight for label in self.labels])
 
     def tissue(self) -> np.ndarray:
         """The frames that are not black, (T,) bool."""
@@ -125,9 +144,26 @@ def _label(sweep: Sweep, annotator: Annotator) -> SweepTruth:
     return SweepTruth(
         quality=quality,
         merit=merit,
+        sight=_sight(view, quality),
         sections=view.sections,
         ac_mm=_ac_mm(quality, merit, view.sections),
     )
+
+
+def _stacked(by_sweep: list[np.ndarray]) -> np.ndarray:
+    """What is known of each sweep's frames, for all of the stack, (T,) uint8; 0 on black ones."""
+    whole = np.zeros((SWEEPS, FRAMES_PER_SWEEP), np.uint8)
+    for index, values in enumerate(by_sweep):
+        whole[index, : len(values)] = values
+    return whole.reshape(-1)
+
+
+def _sight(view: View, quality: np.ndarray) -> np.ndarray:
+    is_near = (view.off < WELL_OFF) & (view.tilt_deg < WELL_TILT_DEG)
+    is_well = (quality > 0) | (view.is_abdomen & is_near & (view.visible > WELL_VISIBLE))
+    is_gone = ~view.is_abdomen | (view.visible < LEAST_VISIBLE)
+    sight = np.where(is_gone, Sight.NONE, Sight.PARTLY)
+    return np.where(is_well, Sight.WELL, sight).astype(np.uint8)
 
 
 def _ac_mm(quality: np.ndarray, merit: np.ndarray, sections: Sections) -> float | None:

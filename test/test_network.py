@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -38,6 +39,27 @@ def test_vit_l_has_the_published_size_taps_and_map() -> None:
 
 def test_config_survives_its_json(tiny_config: NetworkConfig) -> None:
     assert NetworkConfig.from_dict(tiny_config.to_dict()) == tiny_config
+
+
+def test_a_config_from_before_the_images_own_maps_is_of_the_same_network(
+    tiny_config: NetworkConfig,
+) -> None:
+    known = {key: tiny_config.to_dict()[key] for key in ("trunk", "decoder_width")}
+    assert NetworkConfig.from_dict(known) == tiny_config
+
+
+@pytest.mark.parametrize("image_levels", [1, 2, 3, 4])
+def test_every_size_of_the_frame_reaches_the_mask(
+    tiny_config: NetworkConfig, image_levels: int
+) -> None:
+    torch.manual_seed(0)
+    network = AbdomenNet(replace(tiny_config, image_levels=image_levels))
+    output = network(torch.rand(2, 3, 32, 32))
+    assert output.mask_logits.shape == (2, 1, 32, 32)
+    output.mask_logits.square().mean().backward()
+    assert len(network.decoder.levels) == image_levels - 1
+    for level in (network.decoder.image, *network.decoder.levels):
+        assert all(parameter.grad is not None for parameter in level.parameters())
 
 
 def test_trunk_equals_open_clip_with_the_same_weights() -> None:

@@ -29,12 +29,28 @@ from phantom.statistics import (
     reference_labels,
     summary,
 )
-from phantom.truth import Truth, truth
+from phantom.truth import Sight, Truth, truth
 
 
 @pytest.fixture(scope="module")
 def cases() -> list[Truth]:
     return [truth(11, case) for case in range(12)]
+
+
+def test_abdomens_are_well_in_view_on_annotated_frames_and_on_others(cases: list[Truth]) -> None:
+    quality = np.concatenate([case.quality() for case in cases])
+    sight = np.concatenate([case.sight() for case in cases])
+    tissue = np.concatenate([case.tissue() for case in cases])
+    assert (sight[quality > 0] == Sight.WELL).all()
+    others = sight[(quality == 0) & tissue]
+    assert (others == Sight.WELL).any() and (others == Sight.PARTLY).any()
+    assert (others == Sight.NONE).mean() > 0.3
+    assert (sight[~tissue] == Sight.NONE).all()
+
+
+def test_a_section_that_is_not_cut_is_not_in_sight(cases: list[Truth]) -> None:
+    for label in cases[0].labels:
+        assert (label.sight[~label.sections.cut] == Sight.NONE).all()
 
 
 def test_section_of_an_ellipsoid_is_the_one_of_its_equation() -> None:

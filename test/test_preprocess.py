@@ -4,7 +4,19 @@ import torch
 from PIL import Image
 
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE
-from acouslic.preprocess import CLIP_MEAN, CLIP_STD, from_grid, masks_to_grid, normalise, to_grid
+from acouslic.preprocess import (
+    CLIP_MEAN,
+    CLIP_STD,
+    USUAL_MEAN,
+    USUAL_STD,
+    Intensity,
+    from_grid,
+    masks_to_grid,
+    normalise,
+    to_grid,
+)
+
+INTENSITIES: tuple[Intensity, ...] = ("as-is", "fan")
 
 
 def disc(shape: tuple[int, int], row: float, column: float, radius: float) -> np.ndarray:
@@ -42,11 +54,39 @@ def test_many_frames_are_resized_as_each_alone() -> None:
 
 
 def test_normalise_gives_three_channels_around_zero() -> None:
-    images = normalise(torch.tensor([0, 255], dtype=torch.uint8)[:, None, None])
+    images = normalise(torch.tensor([0, 255], dtype=torch.uint8)[:, None, None], "as-is")
     assert images.shape == (2, 3, 1, 1)
     low = [-mean / std for mean, std in zip(CLIP_MEAN, CLIP_STD, strict=True)]
     high = [(1 - mean) / std for mean, std in zip(CLIP_MEAN, CLIP_STD, strict=True)]
     assert torch.allclose(images[:, :, 0, 0], torch.tensor([low, high]))
+
+
+def test_scaled_inside_the_fan_gain_and_offset_no_longer_count() -> None:
+    fan = torch.from_numpy(masks_to_grid(CHALLENGE_FAN.mask()[None], 64)[0])
+    frames = 40 * torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0)) * fan
+    louder = (3 * frames + 20) * fan
+    differences = {
+        intensity: (normalise(frames, intensity) - normalise(louder, intensity)).abs().max()
+        for intensity in INTENSITIES
+    }
+    # What is left comes from the floor below the spread, 2 of some 12 grey levels.
+    assert differences["fan"] < 0.15 < 0.3 < differences["as-is"]
+
+
+def test_scaled_inside_the_fan_a_frame_is_as_bright_as_a_usual_one_and_black_outside() -> None:
+    fan = torch.from_numpy(masks_to_grid(CHALLENGE_FAN.mask()[None], 128)[0])
+    frame = (200 * torch.rand(1, 128, 128, generator=torch.Generator().manual_seed(0))) * fan
+    grey = 255 * (normalise(frame, "fan")[0, 0] * CLIP_STD[0] + CLIP_MEAN[0])
+    assert float(grey[fan].mean()) == pytest.approx(USUAL_MEAN, abs=0.1)
+    assert float(grey[fan].std()) == pytest.approx(USUAL_STD, rel=0.05)
+    assert grey[~fan].abs().max() < 1e-3
+
+
+def test_an_all_but_empty_frame_does_not_become_one_of_noise() -> None:
+    frame = torch.zeros(1, 64, 64)
+    frame[0, 32, 32] = 1
+    grey = normalise(frame, "fan") - normalise(torch.zeros(1, 64, 64), "fan")
+    assert float(grey.abs().max()) < 15 / 255 / min(CLIP_STD)
 
 
 def test_masks_lie_where_the_images_lie() -> None:

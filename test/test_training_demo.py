@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from unrendered import store_unrendered
 
 from acouslic.bundle import Bundle, load_bundle, plain_state
 from acouslic.network import TrunkConfig
 from training.demo import build
-from training.demo.build import DemoOptions, build_demo, demo_options
+from training.demo.build import DemoOptions, Phantoms, build_demo, demo_options
 from training.options import DemoSize, Machine
-from training.runs import OPTIONS
+from training.runs import OPTIONS, WEIGHTS
 
 SIZE = 32
 TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim=32)
@@ -22,9 +23,11 @@ TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim
 @pytest.fixture(scope="module")
 def options() -> DemoOptions:
     small = DemoSize(
-        cases=(1, 1, 2, 2, 1),
-        epochs=(1, 1, 1, 1, 1),
-        held_out=(1, 1),
+        cases=(2, 1),
+        foundation_frames=30,
+        epochs=(1, 1),
+        held_out=(1, 2),
+        members=2,
         steps_per_epoch=2,
         batch_size=4,
     )
@@ -35,10 +38,9 @@ def options() -> DemoOptions:
 def work(options: DemoOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
 
-    def unrendered(
-        folder: Path, seed: int, numbers: range, *, size: int, workers: int
-    ) -> list[str]:
-        return [store_unrendered(folder, seed, number, size) for number in numbers]
+    def unrendered(folder: Path, phantoms: Phantoms, *, size: int, workers: int) -> list[str]:
+        numbers = range(phantoms.training + phantoms.validation)
+        return [store_unrendered(folder, phantoms.seed, number, size) for number in numbers]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "_add_phantoms", unrendered)
@@ -62,21 +64,30 @@ def test_members_share_a_trunk_and_differ_in_all_they_learnt(bundle: Bundle) -> 
     assert "trunk.conv1.weight" not in differ
     for part in (
         "trunk.transformer.resblocks.0.attn.qkv",
-        "decoder.logit.1",
+        "decoder.merges.0.0.3",
         "quality_head.logits",
     ):
         assert f"{part}.weight" in differ
 
 
-def test_parts_of_the_foundation_have_their_own_phantoms_and_no_held_out_one(work: Path) -> None:
-    parts = sorted((work / "foundation").iterdir())
-    assert [len(cases_of(part, "training")) for part in parts] == [1, 1, 2, 2]
-    (held_out,) = {tuple(cases_of(part, "validation")) for part in parts}
-    assert not set(held_out) & set(cases_of(parts[-1], "training"))
+def test_the_foundation_sees_no_held_out_phantom(work: Path) -> None:
+    training, held_out = (
+        cases_of(work / "foundation", part) for part in ("training", "validation")
+    )
+    assert len(training) == 2 and len(held_out) == 1
+    assert not set(training) & set(held_out)
+
+
+def test_the_adaptation_goes_on_with_the_decoder_of_the_foundation(work: Path) -> None:
+    foundation, member = (load_file(work / run / WEIGHTS) for run in ("foundation", "member-0"))
+    name = "decoder.logit.1.weight"
+    start = foundation[name]
+    assert not torch.equal(start, member[name])
+    torch.testing.assert_close(start, member[name], atol=0.02, rtol=0)
 
 
 def test_adaptation_sees_other_phantoms_than_the_foundation(work: Path) -> None:
-    foundation = work / "foundation" / "part-3"
+    foundation = work / "foundation"
     known = {*cases_of(foundation, "training"), *cases_of(foundation, "validation")}
     assert not known & set(cases_of(work / "member-0", "training"))
 

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,24 @@ import pytest
 import torch
 from unrendered import store_unrendered
 
-from acouslic.network import TrunkConfig
-from dataset.cache import Cache, finish_cache, open_cache
+from acouslic.network import NetworkConfig, TrunkConfig
+from acouslic.preprocess import to_grid
+from dataset.cache import Cache, CachedCase, finish_cache, open_cache, read_facts
+from phantom.dataset import case_name
+from phantom.look import Look
+from phantom.render import Renderer
+from phantom.truth import Sight, truth
 from training.augment import NONE, NUMBERS, augment, sampling_grid
-from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, case_numbers, draw
+from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, case_numbers, draw, draw_abdomen
 from training.demo.foundation import AnatomyFrames, AnatomyNet, FoundationTraining, MuonAndAdamW
+from training.demo.frames import add_frames, choose_frames
 from training.history import read_history
 from training.options import Augmentation, Machine, Recipe
 from training.runs import run
 
 SEED, CASES, SIZE = 41, 2, 32
 TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim=32)
+NETWORK = NetworkConfig(TRUNK, decoder_width=4, image_levels=4, intensity="fan")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +101,50 @@ class Stopped(FoundationTraining):
             raise RuntimeError("stopped")
 
 
+def test_the_abdomen_is_drawn_as_annotators_draw_it(cache: Cache) -> None:
+    case = cache.cases[0]
+    rows = np.flatnonzero(case.quality > 0)
+    anatomy = Anatomy(*(part[rows] for part in anatomy_of(case, SEED, 0)))
+    where = sampling_grid(torch.ones(len(rows), NUMBERS), SIZE, NONE)
+    drawn = draw_abdomen(anatomy, where)
+    masks = torch.from_numpy(case.masks[case.mask_row[rows]] / 255.0)
+    assert ((drawn - masks).abs() > 0.6).float().mean() < 0.01
+    assert (anatomy.sight == Sight.WELL).all()
+
+
+def test_nothing_is_drawn_where_the_outline_is_a_matter_of_opinion(cache: Cache) -> None:
+    anatomy = anatomy_of(cache.cases[0], SEED, 0)
+    rows = torch.nonzero(anatomy.sight != Sight.WELL)[:, 0]
+    where = sampling_grid(torch.ones(len(rows), NUMBERS), SIZE, NONE)
+    assert len(rows) and not draw_abdomen(Anatomy(*(part[rows] for part in anatomy)), where).any()
+
+
+def test_frames_of_a_phantom_are_chosen_by_what_they_show() -> None:
+    known = truth(SEED, 0)
+    chosen = choose_frames(known, 60)
+    quality, sight = known.quality()[chosen], known.sight()[chosen]
+    assert len(chosen) == 60 == len(set(chosen.tolist())) and known.tissue()[chosen].all()
+    assert (quality > 0).sum() == min(round(0.42 * 60), (known.quality() > 0).sum())
+    for kind in Sight:
+        assert (sight[quality == 0] == kind).any()
+    assert (choose_frames(known, 60) == chosen).all()
+
+
+def test_chosen_frames_are_cached_as_of_the_whole_stack(tmp_path: Path) -> None:
+    add = partial(add_frames, 0, folder=tmp_path, seed=SEED, look=Look.PLAIN, count=6, size=SIZE)
+    add()
+    name, known = case_name(SEED, 0), truth(SEED, 0)
+    case = CachedCase(tmp_path / name, read_facts(tmp_path / name))
+    assert case.frame_index.tolist() == choose_frames(known, 6).tolist()
+    assert (case.quality == known.quality()[case.frame_index]).all()
+    frame = int(case.frame_index[3])
+    rendered = to_grid(Renderer(known).frame(frame)[None], SIZE)[0].numpy()
+    assert (case.frames[3] == rendered).all()
+    made = (tmp_path / name / "case.json").stat().st_mtime_ns
+    add()
+    assert (tmp_path / name / "case.json").stat().st_mtime_ns == made
+
+
 def test_the_stage_learns_and_goes_on_where_it_was_stopped(cache: Cache, tmp_path: Path) -> None:
     recipe = Recipe(epochs=2, steps_per_epoch=4, batch_size=8, seed=3)
     machine = Machine(precision="fp32", accelerator="cpu")
@@ -100,7 +152,7 @@ def test_the_stage_learns_and_goes_on_where_it_was_stopped(cache: Cache, tmp_pat
 
     def trained(folder: Path, kind: type[FoundationTraining] = FoundationTraining) -> AnatomyNet:
         torch.manual_seed(0)
-        module = kind(AnatomyNet(TRUNK), recipe, frames, frames)
+        module = kind(AnatomyNet(NETWORK), recipe, frames, frames)
         run(folder, module, machine, identity={})
         return module.network
 
@@ -120,13 +172,13 @@ def test_the_stage_learns_and_goes_on_where_it_was_stopped(cache: Cache, tmp_pat
 def test_the_optimiser_goes_on_from_its_saved_state_as_if_never_stopped() -> None:
     def network_and_optimiser() -> tuple[AnatomyNet, MuonAndAdamW]:
         torch.manual_seed(0)
-        network = AnatomyNet(TRUNK)
+        network = AnatomyNet(NETWORK)
         rates = {"matrix_rate": 1e-2, "rate": 1e-3, "weight_decay": 0.01}
         return network, MuonAndAdamW(network, **rates)
 
     def step(network: AnatomyNet, optimiser: MuonAndAdamW, number: int) -> None:
-        images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(number))
-        output = network(images)
+        frames = torch.rand(2, SIZE, SIZE, generator=torch.Generator().manual_seed(number))
+        output = network(255 * frames)
         optimiser.zero_grad()
         (output.landmarks.square().mean() + output.quality_logits.square().mean()).backward()
         optimiser.step()

@@ -43,7 +43,13 @@ from training import fit as fitting
 from training.__main__ import main
 from training.augment import NONE
 from training.base import load_base, save_base
-from training.batches import BalancedBatches, BatchPlan, Draw, FramePools, TrainingFrames
+from training.batches import (
+    BalancedBatches,
+    BatchPlan,
+    Draw,
+    FramePools,
+    TrainingFrames,
+)
 from training.calibration import HeldOut, calibrate, is_better
 from training.cards import HONEST
 from training.cross_validate import case_evidence, cross_validate, trained_network

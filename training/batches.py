@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from acouslic.challenge import Quality
-from dataset.cache import Cache
+from acouslic.challenge import NEAREST_FRAMES, Quality
+from acouslic.stack import sweep_slices
+from dataset.cache import Cache, CachedCase
 from training.augment import NUMBERS
+from training.options import EmptyMasks
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Batch(NamedTuple):
     """(B, S, S) uint8, coverage."""
     quality: torch.Tensor
     """(B,) int64, values of Quality."""
+    teaches_mask: torch.Tensor
+    """(B,) bool, the frames whose masks are known: annotated, or certain to be empty."""
     uniform: torch.Tensor
     """(B, NUMBERS) float32 in [0, 1), the numbers that vary the frames."""
 
@@ -140,9 +145,15 @@ class BalancedBatches(Sampler[list[Draw]]):
 class TrainingFrames(Dataset[Batch]):
     """Looks up whole batches of draws in the mapped arrays."""
 
-    def __init__(self, cache: Cache) -> None:
-        """Map the arrays of a cache."""
+    def __init__(self, cache: Cache, empty_masks: EmptyMasks = "far") -> None:
+        """Map the arrays of a cache.
+
+        Args:
+            cache: the cases.
+            empty_masks: which frames without annotation teach an empty mask.
+        """
         self.cache = cache
+        self._teaches_mask = [teaches_mask(case, empty_masks) for case in cache.cases]
         self._frames = [case.frames for case in cache.cases]
         self._masks = [case.masks for case in cache.cases]
 
@@ -158,8 +169,9 @@ class TrainingFrames(Dataset[Batch]):
             case = self.cache.cases[draw.case]
             if case.quality[draw.row]:
                 masks[k] = self._masks[draw.case][case.mask_row[draw.row]]
+        known = np.array([self._teaches_mask[draw.case][draw.row] for draw in draws])
         frames, quality, uniform = self.without_masks(draws)
-        return Batch(frames, torch.from_numpy(masks), quality, uniform)
+        return Batch(frames, torch.from_numpy(masks), quality, torch.from_numpy(known), uniform)
 
     def without_masks(self, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Frames, quality and uniform numbers of a batch."""
@@ -171,6 +183,26 @@ class TrainingFrames(Dataset[Batch]):
             torch.from_numpy(quality.astype(np.int64)),
             torch.from_numpy(uniform),
         )
+
+
+def teaches_mask(case: CachedCase, empty_masks: EmptyMasks) -> np.ndarray:
+    """Which frames of a case teach a mask, (N,) bool: all that are annotated, and some others.
+
+    Args:
+        case: the case.
+        empty_masks: which others, see `LossConfig`.
+    """
+    annotated = case.stack_quality() > 0
+    if empty_masks == "none":
+        known = annotated
+    elif empty_masks == "all":
+        known = np.ones_like(annotated)
+    else:
+        known = annotated.copy()
+        for sweep in sweep_slices(len(annotated)):
+            here = annotated[sweep]
+            known[sweep] |= not here.any() or distance_transform_edt(~here) >= NEAREST_FRAMES
+    return np.asarray(known[case.frame_index])
 
 
 def _as_is(batch: Any) -> Any:

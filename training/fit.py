@@ -131,7 +131,9 @@ def adapted_network(base: Path, cache: Cache, options: FitOptions) -> AbdomenNet
     config, trunk, _ = load_base(base)
     cache.require_size(config.image_size, f"as {base} was trained on")
     torch.manual_seed(options.recipe.seed)
-    network = AbdomenNet(NetworkConfig(config, options.decoder_width))
+    network = AbdomenNet(
+        NetworkConfig(config, options.decoder_width, options.image_levels, options.intensity)
+    )
     network.trunk.load_state_dict(trunk.state_dict())
     add_lora(network.trunk, options.lora)
     return network

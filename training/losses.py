@@ -33,6 +33,8 @@ def joint_loss(
     quality_logits: torch.Tensor,
     masks: torch.Tensor,
     quality: torch.Tensor,
+    *,
+    teaches_mask: torch.Tensor,
     class_weights: torch.Tensor,
     config: LossConfig,
 ) -> Losses:
@@ -43,6 +45,7 @@ def joint_loss(
         quality_logits: (B, 3).
         masks: (B, S, S); they are resized to the logits' grid.
         quality: (B,), values of Quality.
+        teaches_mask: (B,) bool, the frames whose masks are known.
         class_weights: (3,), the weight of each quality.
         config: the weights of the terms.
     """
@@ -50,10 +53,24 @@ def joint_loss(
         masks[:, None], size=mask_logits.shape[-2:], mode="bilinear", align_corners=False
     )
     dice = dice_loss(mask_logits, target, quality > 0)
-    bce = functional.binary_cross_entropy_with_logits(mask_logits, target)
+    bce = mask_cross_entropy(mask_logits, target, teaches_mask)
     quality_term = balanced_cross_entropy(quality_logits, quality, class_weights)
     total = config.dice * dice + config.bce * bce + config.quality * quality_term
     return Losses(total, dice, bce, quality_term)
+
+
+def mask_cross_entropy(
+    mask_logits: torch.Tensor, masks: torch.Tensor, known: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy a pixel of the frames whose masks are known, as a mean over all frames.
+
+    Args:
+        mask_logits: (B, 1, G, G).
+        masks: (B, 1, G, G) coverage in 0..1.
+        known: (B,) bool.
+    """
+    by_pixel = functional.binary_cross_entropy_with_logits(mask_logits, masks, reduction="none")
+    return (by_pixel.mean(dim=(1, 2, 3)) * known).mean()
 
 
 def dice_loss(

@@ -193,7 +193,8 @@ class AbdomenTraining(FrameTraining):
             validation: the cases to validate on.
             workers: processes that read batches ahead.
         """
-        super().__init__(network, recipe, TrainingFrames(training), validation, workers=workers)
+        frames = TrainingFrames(training, recipe.loss.empty_masks)
+        super().__init__(network, recipe, frames, validation, workers=workers)
         self.judged: list[Figures] = []
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -202,15 +203,16 @@ class AbdomenTraining(FrameTraining):
             frames, masks = augment(
                 batch.frames, batch.masks, batch.uniform, self.recipe.augmentation
             )
-            images = normalise(frames)
+            images = normalise(frames, self.network.config.intensity)
         output = self.network(images)
         return joint_loss(
             output.mask_logits,
             output.quality_logits,
             masks,
             batch.quality,
-            self.class_weights,
-            self.recipe.loss,
+            teaches_mask=batch.teaches_mask,
+            class_weights=self.class_weights,
+            config=self.recipe.loss,
         )._asdict()
 
     def validation_step(self, index: int, batch_idx: int) -> None:

@@ -13,6 +13,11 @@ from dataset.command import INLINE, POSITIONAL
 RESOURCES = Path(__file__).resolve().parents[1] / "resources"
 Device = Literal["auto", "cpu", "cuda"]
 StoredType = Literal["fp16", "fp32"]
+# preprocess.Intensity, which would bring torch; mypy holds the two to the same words.
+Intensity = Literal["as-is", "fan"]
+# Which frames without annotation teach an empty mask. Next to annotated frames, and in sweeps that
+# nobody looked through, abdomens are well in view that no mask tells of.
+EmptyMasks = Literal["all", "far", "none"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,11 @@ class LossConfig:
     dice: float = 1.0
     """Weight of 1 - soft Dice, of annotated frames."""
     bce: float = 1.0
-    """Weight of the mask's cross-entropy a pixel, of all frames."""
+    """Weight of the mask's cross-entropy a pixel."""
     quality: float = 1.0
     """Weight of the quality's cross-entropy."""
+    empty_masks: EmptyMasks = "far"
+    """Frames without annotation that teach an empty mask; far: 15 or more from any annotated."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,10 @@ class FitOptions:
     """Seed of that division."""
     decoder_width: int = 32
     """Channels of the mask decoder."""
+    image_levels: int = 1
+    """Sizes of the frame that the decoder convolves itself, 1 to 4."""
+    intensity: Intensity = "fan"
+    """as-is: brightness as the machine made it; fan: mean and spread as usual inside the fan."""
     lora: Annotated[LoraConfig, INLINE] = field(default_factory=LoraConfig)
     recipe: Annotated[Recipe, INLINE] = field(default_factory=Recipe)
     validate_every: int = 1
@@ -135,17 +146,19 @@ class PackOptions:
 class DemoSize:
     """How much the demo bundle learns from, and how long; the defaults are the shipped one's."""
 
-    cases: tuple[int, int, int, int, int] = (120, 120, 280, 280, 252)
-    """Phantoms of each of the foundation's four parts, and of the adaptation."""
-    epochs: tuple[int, int, int, int, int] = (76, 60, 66, 56, 36)
-    """Epochs of each of the foundation's four parts, and of the adaptation."""
-    held_out: tuple[int, int] = (8, 60)
+    cases: tuple[int, int] = (480, 120)
+    """Phantoms of the foundation, and of the adaptation."""
+    foundation_frames: int = 64
+    """Frames of each of the foundation's phantoms; the adaptation has whole stacks."""
+    epochs: tuple[int, int] = (60, 24)
+    """Epochs of the foundation, and of the adaptation."""
+    held_out: tuple[int, int] = (24, 60)
     """Phantoms that the foundation and the adaptation hold out."""
     steps_per_epoch: int = 80
     """Optimiser steps an epoch."""
     batch_size: int = 32
     """Frames a step of the foundation; the adaptation takes half as many."""
-    members: int = 2
+    members: int = 1
     """Networks in the ensemble."""
 
 

@@ -15,7 +15,8 @@ from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, FRAMES_PER_SWEEP, SPA
 from acouslic.preprocess import padding
 from dataset.cache import CachedCase
 from phantom.dataset import case_name
-from phantom.truth import truth
+from phantom.shapes import Sections
+from phantom.truth import Sight, truth
 
 # Each landmark and its number of ellipsoids.
 LANDMARKS = {"body": 3, "skull": 1, "heart": 1, "stomach": 1, "vein": 2, "spine": 3, "kidney": 2}
@@ -31,6 +32,10 @@ class Anatomy(NamedTuple):
     """(N, ELLIPSES, 6) float32: a section's centre, its quadratic form, and whether it is cut."""
     height: torch.Tensor
     """(N, 3) float32: (u, v) is |h0 + h1 u + h2 v| abdominal radii from the standard plane."""
+    abdomen: torch.Tensor
+    """(N, 1, 6) float32: the abdomen's section, as in `ellipses`; cut where it is well in view."""
+    sight: torch.Tensor
+    """(N,) uint8, values of `phantom.truth.Sight`."""
 
 
 def case_numbers(seed: int, count: int) -> dict[str, int]:
@@ -48,19 +53,28 @@ def anatomy_of(case: CachedCase, seed: int, number: int) -> Anatomy:
     """
     ellipses = np.zeros((case.facts.n_frames, ELLIPSES, 6), np.float32)
     height = np.zeros((case.facts.n_frames, 3), np.float32)
-    for index, sweep in enumerate(truth(seed, number).sweeps):
+    abdomen = np.zeros((case.facts.n_frames, 1, 6), np.float32)
+    known = truth(seed, number)
+    for index, (sweep, label) in enumerate(zip(known.sweeps, known.labels, strict=True)):
         scene = sweep.scene
         planes = sweep.planes.seen_from(scene.rotation, scene.position)
         at = slice(index * FRAMES_PER_SWEEP, index * FRAMES_PER_SWEEP + len(sweep))
         shapes = scene.fetus.landmarks()
         for k, shape in enumerate(shape for name in LANDMARKS for shape in shapes[name]):
-            cut = shape.sections(planes)
-            columns = (cut.centre_u, cut.centre_v, cut.quu, cut.quv, cut.qvv, cut.cut)
-            ellipses[at, k] = np.stack(columns, axis=1)
+            ellipses[at, k] = _columns(shape.sections(planes))
+        abdomen[at, 0] = _columns(label.sections)
+        abdomen[at, 0, -1] = label.sight == Sight.WELL
         axes = (planes.origin, planes.lateral, planes.depth)
         height[at] = np.stack([axis[:, 2] for axis in axes], axis=1) / scene.fetus.radius_mm
     rows = case.frame_index
-    return Anatomy(torch.from_numpy(ellipses[rows]), torch.from_numpy(height[rows]))
+    arrays = (ellipses[rows], height[rows], abdomen[rows], known.sight()[rows])
+    return Anatomy(*map(torch.from_numpy, arrays))
+
+
+def _columns(sections: Sections) -> np.ndarray:
+    """The ellipses of N frames as numbers, (N, 6)."""
+    fields = ("centre_u", "centre_v", "quu", "quv", "qvv", "cut")
+    return np.stack([getattr(sections, field) for field in fields], axis=1)
 
 
 def draw(anatomy: Anatomy, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,16 +90,39 @@ def draw(anatomy: Anatomy, where: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
         standard plane in abdominal radii (B, G, G), at most FARTHEST.
     """
     u, v = _millimetres(where)
-    fan = CHALLENGE_FAN
-    radius, angle = torch.hypot(u, v) / SPACING_MM, torch.atan2(u, v).rad2deg().abs()
-    inside = (angle <= fan.half_angle_deg) & (radius >= fan.near_px) & (radius <= fan.far_px)
-    centre_u, centre_v, quu, quv, qvv, cut = anatomy.ellipses[..., None, None].unbind(dim=2)
-    du, dv = u[:, None] - centre_u, v[:, None] - centre_v
-    covered = (quu * du * du + 2 * quv * du * dv + qvv * dv * dv <= 1) & (cut > 0)
-    groups = torch.split(covered, list(LANDMARKS.values()), dim=1)
+    inside = _in_fan(u, v)
+    groups = torch.split(_covered(anatomy.ellipses, u, v), list(LANDMARKS.values()), dim=1)
     maps = torch.stack([group.any(dim=1) & inside for group in groups], dim=1).float()
     h0, hu, hv = anatomy.height[..., None, None].unbind(dim=1)
     return maps, (h0 + hu * u + hv * v).abs().clamp_max(FARTHEST)
+
+
+def draw_abdomen(anatomy: Anatomy, where: torch.Tensor) -> torch.Tensor:
+    """Draw the abdomen of B frames where it is well in view, annotated or not.
+
+    Args:
+        anatomy: of the frames.
+        where: see `draw`.
+
+    Returns:
+        (B, G, G) float32 in 0..1, 0 outside the fan.
+    """
+    u, v = _millimetres(where)
+    return (_covered(anatomy.abdomen, u, v)[:, 0] & _in_fan(u, v)).float()
+
+
+def _in_fan(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Whether points lie in the fan, bool."""
+    fan = CHALLENGE_FAN
+    radius, angle = torch.hypot(u, v) / SPACING_MM, torch.atan2(u, v).rad2deg().abs()
+    return (angle <= fan.half_angle_deg) & (radius >= fan.near_px) & (radius <= fan.far_px)
+
+
+def _covered(ellipses: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Whether ellipses (B, K, 6) cover points (B, G, G), (B, K, G, G) bool."""
+    centre_u, centre_v, quu, quv, qvv, cut = ellipses[..., None, None].unbind(dim=2)
+    du, dv = u[:, None] - centre_u, v[:, None] - centre_v
+    return (quu * du * du + 2 * quv * du * dv + qvv * dv * dv <= 1) & (cut > 0)
 
 
 def _millimetres(where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,10 +1,11 @@
 """`demo`: the whole demo bundle from nothing but seeds, through the code that real data take.
 
-First stage, the foundation: a small trunk learns from phantoms of one seed, of which the anatomy of
-every frame is known. Second stage, the adaptation: the trunk is frozen and gets adapters and fresh
-heads, which learn from phantoms of another seed with the challenge's own labels and nothing else;
-once for each member of the ensemble. Last, the calibration is fitted on phantoms that both stages
-held out. Each stage leaves a finished artefact in the work folder and is skipped when it is there.
+First stage, the foundation: a small trunk and a decoder learn from phantoms of one seed, of which
+the anatomy of every frame is known. Second stage, the adaptation: the trunk is frozen and gets
+adapters and a fresh quality head. They and the decoder learn from phantoms of another seed with the
+challenge's own labels and nothing else; once for each member of the ensemble. Last, the calibration
+is fitted on phantoms that were held out. Each stage leaves a finished artefact in the work folder
+and is skipped when it is there.
 """
 
 import json
@@ -14,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,18 @@ from acouslic.lora import LoraConfig, add_lora
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from dataset.cache import Cache, CachedCase, begin_cache, finish_cache, open_cache
 from dataset.prepare import add_cases
-from phantom.dataset import write_dataset
+from dataset.processes import in_processes
+from phantom.dataset import case_name, write_dataset
+from phantom.look import Look
 from training.base import BASE, PROVENANCE, TORCH_TYPES, load_base, save_base
 from training.calibration import HeldOut, calibrate, describe, in_parts, with_calibration
 from training.cards import demo_card
 from training.cross_validate import case_evidence
 from training.demo.anatomy import case_numbers
 from training.demo.foundation import AnatomyFrames, AnatomyNet, FoundationTraining
+from training.demo.frames import add_frames
 from training.module import AbdomenTraining
-from training.options import RESOURCES, DemoSize, Machine, Recipe
+from training.options import RESOURCES, DemoSize, LossConfig, Machine, Recipe
 from training.provenance import code_version
 from training.runs import run
 
@@ -48,9 +53,8 @@ INTENDED_USE = (
 CALIBRATION_PARTS = 4
 CHUNK_CASES = 6
 STACKS = ".stacks-"
-# Of the foundation's four parts. 3e-3 was the best that was tried for Muon (docs/log.md,
-# 2026-11-21); the later parts begin where the last one ended, and go on at lower rates.
-FOUNDATION_RATES = (3e-3, 1.5e-3, 1.5e-3, 1e-3)
+# Of the foundation: the best that was tried for Muon (docs/log.md, 2026-11-21).
+FOUNDATION_RATE = 3e-3
 # Any numbers would do; those of the phantoms must differ, so that no phantom is in both stages.
 FOUNDATION_PHANTOMS_SEED, ADAPTATION_PHANTOMS_SEED = 1001, 2002
 FOUNDATION_SEED, ADAPTATION_SEED = 11, 22
@@ -67,16 +71,10 @@ class Phantoms:
     """Number of those that are trained on, from case 0."""
     validation: int
     """Number of those after them that are held out."""
-
-
-@dataclass(frozen=True)
-class FoundationPart:
-    """A part of the foundation stage."""
-
-    recipe: Recipe
-    """How it trains."""
-    phantoms: int
-    """How many of the stage's phantoms it trains on, the first ones."""
+    look: str
+    """How they are rendered, a value of `phantom.look.Look`."""
+    frames: int | None = None
+    """Frames of each that are made, see `choose_frames`; None makes whole stacks."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,12 @@ class DemoOptions:
     """The trunk's architecture."""
     decoder_width: int
     """Channels of the mask decoder."""
+    image_levels: int
+    """Sizes of the frame that the decoder convolves itself."""
     foundation_data: Phantoms
     """What the foundation learns from."""
-    foundation: tuple[FoundationPart, ...]
-    """Its parts; each goes on where the last one ended."""
+    foundation: Recipe
+    """How it trains."""
     adaptation_data: Phantoms
     """What adapters and heads learn from."""
     adaptation: Recipe
@@ -100,38 +100,41 @@ class DemoOptions:
     members: int
     """Networks in the ensemble."""
 
+    @property
+    def network(self) -> NetworkConfig:
+        """The networks' architecture."""
+        return NetworkConfig(self.trunk, self.decoder_width, self.image_levels, "fan")
+
 
 def demo_options(size: DemoSize) -> DemoOptions:
     """The options behind the shipped demo, with as much data and training as `size` says."""
-    stages = zip(FOUNDATION_RATES, size.cases[:-1], size.epochs[:-1], strict=True)
-    foundation = tuple(
-        FoundationPart(
-            Recipe(
-                epochs=epochs,
-                steps_per_epoch=size.steps_per_epoch,
-                batch_size=size.batch_size,
-                seed=FOUNDATION_SEED + number,
-                head_rate=rate,
-                trunk_rate=rate,
-            ),
-            phantoms,
-        )
-        for number, (rate, phantoms, epochs) in enumerate(stages)
-    )
+    (learnt, adapted), (held_out, judged) = size.cases, size.held_out
     return DemoOptions(
         trunk=TrunkConfig.read(TRUNK),
         decoder_width=8,
-        foundation_data=Phantoms(FOUNDATION_PHANTOMS_SEED, max(size.cases[:-1]), size.held_out[0]),
-        foundation=foundation,
-        adaptation_data=Phantoms(ADAPTATION_PHANTOMS_SEED, size.cases[-1], size.held_out[1]),
+        image_levels=4,
+        foundation_data=Phantoms(
+            FOUNDATION_PHANTOMS_SEED, learnt, held_out, Look.MIXED.value, size.foundation_frames
+        ),
+        foundation=Recipe(
+            epochs=size.epochs[0],
+            steps_per_epoch=size.steps_per_epoch,
+            batch_size=size.batch_size,
+            seed=FOUNDATION_SEED,
+            head_rate=FOUNDATION_RATE,
+            trunk_rate=FOUNDATION_RATE,
+        ),
+        adaptation_data=Phantoms(ADAPTATION_PHANTOMS_SEED, adapted, judged, Look.MIXED.value),
         adaptation=Recipe(
-            epochs=size.epochs[-1],
+            epochs=size.epochs[1],
             steps_per_epoch=size.steps_per_epoch,
             # Smaller batches, more steps: heads and adapters begin anew.
             batch_size=max(1, size.batch_size // 2),
             seed=ADAPTATION_SEED,
             head_rate=2e-3,
             trunk_rate=1e-3,
+            # The decoder has learnt where there is nothing; no label of the challenge tells that.
+            loss=LossConfig(empty_masks="none"),
         ),
         # Dropout on the way into every adapter takes a third of a step on a CPU.
         lora=LoraConfig(rank=16, alpha=32, dropout=0.0),
@@ -157,22 +160,17 @@ def build_demo(
     """
     files.refuse_stranger(output, BUNDLE, overwrite=overwrite)
     base = work / "base"
-    has_base = (base / PROVENANCE).is_file()
-    if not has_base:
+    if not (base / PROVENANCE).is_file():
         files.refuse_stranger(base, BASE, overwrite=False)
     first = _cache(work / "foundation-cache", options.foundation_data, options)
-    if not has_base:
-        _train_foundation(work / "foundation", base, first, options, machine)
+    decoder = _train_foundation(work / "foundation", base, first, options, machine)
     second = _cache(work / "adaptation-cache", options.adaptation_data, options)
     networks = [
-        _adapt(work / f"member-{member}", base, second, options, machine, member)
+        _adapt(work / f"member-{member}", base, decoder, second, options, machine, member)
         for member in range(options.members)
     ]
-    held_out = (
-        *_split(first, options.foundation_data)[1].cases,
-        *_split(second, options.adaptation_data)[1].cases,
-    )
-    calibration, report = _calibrate(networks, held_out)
+    held_out = _split(second, options.adaptation_data)[1]
+    calibration, report = _calibrate(networks, held_out.cases)
     provenance = _provenance(base, options, report)
     save_bundle(
         output,
@@ -193,7 +191,7 @@ def _cache(folder: Path, phantoms: Phantoms, options: DemoOptions) -> Cache:
 
 
 def phantom_cache(folder: Path, phantoms: Phantoms, *, size: int, workers: int) -> Cache:
-    """Make a cache of phantoms: simulate a few at a time, prepare them, and drop the stacks.
+    """Make a cache of phantoms: some frames of each, or whole stacks that are prepared and dropped.
 
     Args:
         folder: the cache's; phantoms that it already holds are not made again.
@@ -209,18 +207,38 @@ def phantom_cache(folder: Path, phantoms: Phantoms, *, size: int, workers: int) 
     if _holds(folder, phantoms):
         return open_cache(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    total = phantoms.training + phantoms.validation
-    uuids: list[str] = []
-    for first in range(0, total, CHUNK_CASES):
-        numbers = range(first, min(first + CHUNK_CASES, total))
-        uuids += _add_phantoms(folder, phantoms.seed, numbers, size=size, workers=workers)
-        log.info("%d of %d phantoms of seed %d", len(uuids), total, phantoms.seed)
+    uuids = _add_phantoms(folder, phantoms, size=size, workers=workers)
     finish_cache(folder, uuids, size, simulated=True)
     files.write_json(folder / SIMULATED, asdict(phantoms))
     return open_cache(folder)
 
 
-def _add_phantoms(folder: Path, seed: int, numbers: range, *, size: int, workers: int) -> list[str]:
+def _add_phantoms(folder: Path, phantoms: Phantoms, *, size: int, workers: int) -> list[str]:
+    """Put all phantoms into the cache that are not there, and return their uuids."""
+    numbers = range(phantoms.training + phantoms.validation)
+    if phantoms.frames is not None:
+        add = partial(
+            add_frames,
+            folder=folder,
+            seed=phantoms.seed,
+            look=Look(phantoms.look),
+            count=phantoms.frames,
+            size=size,
+        )
+        list(in_processes(add, numbers, workers, "phantoms"))
+        return [case_name(phantoms.seed, number) for number in numbers]
+    uuids: list[str] = []
+    for start in range(0, len(numbers), CHUNK_CASES):
+        chunk = numbers[start : start + CHUNK_CASES]
+        uuids += _add_stacks(folder, phantoms, chunk, size=size, workers=workers)
+        log.info("%d of %d phantoms of seed %d", len(uuids), len(numbers), phantoms.seed)
+    return uuids
+
+
+def _add_stacks(
+    folder: Path, phantoms: Phantoms, numbers: range, *, size: int, workers: int
+) -> list[str]:
+    seed = phantoms.seed
     done = folder / f"seed-{seed}-from-{numbers.start}-to-{numbers.stop}.json"
     if not done.is_file():
         _sweep(folder)
@@ -228,7 +246,13 @@ def _add_phantoms(folder: Path, seed: int, numbers: range, *, size: int, workers
         with tempfile.TemporaryDirectory(prefix=STACKS, dir=folder) as name:
             stacks = Path(name)
             with files.claim(stacks):
-                write_dataset(stacks, seed=seed, cases=numbers, workers=max(1, workers))
+                write_dataset(
+                    stacks,
+                    seed=seed,
+                    cases=numbers,
+                    workers=max(1, workers),
+                    look=Look(phantoms.look),
+                )
                 uuids = add_cases(stacks, folder, size=size, workers=workers)
         files.write_json(done, uuids)
     known: list[str] = json.loads(done.read_text())
@@ -259,49 +283,55 @@ def _split(cache: Cache, phantoms: Phantoms) -> tuple[Cache, Cache]:
 
 def _train_foundation(
     folder: Path, base: Path, cache: Cache, options: DemoOptions, machine: Machine
-) -> None:
-    torch.manual_seed(options.foundation[0].recipe.seed)
-    network = AnatomyNet(options.trunk)
+) -> dict[str, torch.Tensor]:
+    """Make the base, unless it is there, and return the decoder that learnt with it."""
+    recipe = options.foundation
+    torch.manual_seed(recipe.seed)
+    network = AnatomyNet(options.network)
     phantoms = options.foundation_data
     numbers = case_numbers(phantoms.seed, phantoms.training + phantoms.validation)
-    cases, held_out = _split(cache, phantoms)
-    validation = AnatomyFrames(held_out, phantoms.seed, numbers)
-    for number, part in enumerate(options.foundation):
-        first = cases.select([case.facts.uuid for case in cases.cases[: part.phantoms]])
-        training = AnatomyFrames(first, phantoms.seed, numbers)
-        module = FoundationTraining(
-            network, part.recipe, training, validation, workers=machine.workers
-        )
-        result = run(
-            folder / f"part-{number}",
-            module,
-            machine,
-            identity={"trunk": asdict(options.trunk)},
-            # Four times a part: enough for a curve, and little beside the training.
-            validate_every=max(1, part.recipe.epochs // 4),
-        )
-    provenance = {
-        "simulated": True,
-        "what": "trunk of the demo network, trained from scratch on the anatomy of phantoms",
-        "phantoms": asdict(phantoms),
-        "parts": [asdict(part) for part in options.foundation],
-        "code": code_version(),
-        "phantom_figures_on_held_out_cases": result,
-    }
-    # fp16 as in the bundle: the adapters learn on the very base that they will meet.
-    state = network.trunk.state_dict()
-    save_base(base, options.trunk, state, provenance, TORCH_TYPES["fp16"])
+    training, validation = (
+        AnatomyFrames(cases, phantoms.seed, numbers) for cases in _split(cache, phantoms)
+    )
+    result = run(
+        folder,
+        FoundationTraining(network, recipe, training, validation, workers=machine.workers),
+        machine,
+        identity={"network": options.network.to_dict()},
+        # Ten times: enough for a curve, and little beside the training.
+        validate_every=max(1, recipe.epochs // 10),
+    )
+    if not (base / PROVENANCE).is_file():
+        provenance = {
+            "simulated": True,
+            "what": "trunk of the demo network, trained from scratch on the anatomy of phantoms",
+            "phantoms": asdict(phantoms),
+            "recipe": asdict(recipe),
+            "code": code_version(),
+            "phantom_figures_on_held_out_cases": result,
+        }
+        # fp16 as in the bundle: the adapters learn on the very base that they will meet.
+        state = network.trunk.state_dict()
+        save_base(base, options.trunk, state, provenance, TORCH_TYPES["fp16"])
+    return network.decoder.state_dict()
 
 
 def _adapt(
-    folder: Path, base: Path, cache: Cache, options: DemoOptions, machine: Machine, member: int
+    folder: Path,
+    base: Path,
+    decoder: dict[str, torch.Tensor],
+    cache: Cache,
+    options: DemoOptions,
+    machine: Machine,
+    member: int,
 ) -> AbdomenNet:
     """Train a member of the ensemble; each has its own first weights and its own frames."""
     recipe = replace(options.adaptation, seed=options.adaptation.seed + member)
     _, trunk, _ = load_base(base)
     torch.manual_seed(recipe.seed)
-    network = AbdomenNet(NetworkConfig(options.trunk, options.decoder_width))
+    network = AbdomenNet(options.network)
     network.trunk.load_state_dict(trunk.state_dict())
+    network.decoder.load_state_dict(decoder)
     add_lora(network.trunk, options.lora)
     training, validation = _split(cache, options.adaptation_data)
     module = AbdomenTraining(network, recipe, training, validation, workers=machine.workers)

@@ -1,8 +1,9 @@
-"""The demo's foundation stage: a small trunk learns, from scratch, to see anatomy in phantoms.
+"""The demo's foundation stage: trunk and decoder learn, from scratch, to see anatomy in phantoms.
 
-Its heads are linear and thrown away afterwards: so a patch's token has to tell what the patch
-shows, and the pooled feature how well the frame suits. It trains on one device: its losses are not
-means over frames, and its validation is not gathered.
+The trunk's own heads are linear and thrown away afterwards: so a patch's token has to tell what the
+patch shows, and the pooled feature how well the frame suits. The decoder, which the adaptation goes
+on with, learns to outline the abdomen wherever it is well in view, whether annotated or not. It
+trains on one device: its losses are not means over frames, and its validation is not gathered.
 """
 
 from typing import Any, NamedTuple
@@ -13,15 +14,22 @@ from torch import nn
 from torch.nn import functional
 
 from acouslic.challenge import Quality
-from acouslic.network import TrunkConfig, build_trunk, patches_in_fan, trunk_features
+from acouslic.network import (
+    Decoder,
+    NetworkConfig,
+    build_trunk,
+    patches_in_fan,
+    trunk_features,
+)
 from acouslic.preprocess import normalise
 from dataset.cache import Cache
+from phantom.truth import Sight
 from training.augment import NONE, NUMBERS, augment_frames, grid_fan, sampling_grid
 from training.batches import Draw, TrainingFrames
-from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, draw
-from training.losses import balanced_cross_entropy
+from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, draw, draw_abdomen
+from training.losses import balanced_cross_entropy, dice_loss, mask_cross_entropy
 from training.module import FrameTraining
-from training.options import Recipe
+from training.options import Augmentation, Recipe
 
 # A token's patch is drawn in FINENESS x FINENESS points.
 FINENESS = 4
@@ -44,16 +52,20 @@ class AnatomyOutput(NamedTuple):
     """(N, G, G) float32, abdominal radii from the standard plane."""
     quality_logits: torch.Tensor
     """(N, 3) float32, in the order of Quality."""
+    mask_logits: torch.Tensor
+    """(N, 1, D, D) float32, the abdomen's, from the decoder."""
 
 
 class AnatomyNet(nn.Module):
-    """A trunk with linear heads on its last tokens and on its pooled feature."""
+    """A trunk with linear heads on its last tokens and on its pooled feature, and the decoder."""
 
-    def __init__(self, config: TrunkConfig) -> None:
-        """Make the trunk of this architecture, and the heads, with random weights."""
+    def __init__(self, network: NetworkConfig) -> None:
+        """Make trunk and decoder of this architecture, and the heads, with random weights."""
         super().__init__()
-        self.config = config
+        self.intensity = network.intensity
+        config = self.config = network.trunk
         self.trunk = build_trunk(config)
+        self.decoder = Decoder(config, network.decoder_width, network.image_levels)
         with torch.no_grad():
             # Most of an ultrasound frame is dark. Filters without a mean do not see how dark, which
             # would drown what a patch shows.
@@ -71,13 +83,16 @@ class AnatomyNet(nn.Module):
         """G, the side of the maps."""
         return self.config.grid * FINENESS
 
-    def forward(self, images: torch.Tensor) -> AnatomyOutput:
-        """Answer for normalised frames, (N, 3, S, S)."""
+    def forward(self, frames: torch.Tensor) -> AnatomyOutput:
+        """Answer for frames (N, S, S) of grey levels, 0 to 255."""
+        images = normalise(frames, self.intensity)
         features = trunk_features(self.trunk, self.config, self.in_fan, images)
         tokens = features.taps[-1].permute(0, 2, 3, 1)
         maps = self.maps(self.norm(tokens)).permute(0, 3, 1, 2)
         maps = functional.pixel_shuffle(maps, FINENESS).float()
-        return AnatomyOutput(maps[:, :-1], maps[:, -1], self.quality(features.pooled).float())
+        quality = self.quality(features.pooled).float()
+        mask_logits = self.decoder(images, features.taps).mask_logits
+        return AnatomyOutput(maps[:, :-1], maps[:, -1], quality, mask_logits)
 
 
 class AnatomyBatch(NamedTuple):
@@ -171,7 +186,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
 
 class FoundationTraining(FrameTraining):
-    """Landmarks, height along the fetus and quality, validated by the landmarks' Dice."""
+    """Landmarks, height along the fetus, quality and masks, validated by the masks' Dice."""
 
     network: AnatomyNet
 
@@ -196,6 +211,7 @@ class FoundationTraining(FrameTraining):
         super().__init__(network, recipe, training, validation.cache, workers=workers)
         self._held_out = validation
         self.counted: list[torch.Tensor] = []
+        self.mask_dice: list[torch.Tensor] = []
 
     def optimiser(self) -> torch.optim.Optimizer:
         """Muon and AdamW."""
@@ -208,14 +224,16 @@ class FoundationTraining(FrameTraining):
         )
 
     def losses(self, batch: AnatomyBatch) -> dict[str, torch.Tensor]:
-        """Landmarks by cross-entropy and Dice, the height inside the body, and the quality."""
+        """Landmarks and masks by cross-entropy and Dice, the height in the body, the quality."""
         config, size = self.recipe.augmentation, self.network.size
         with torch.no_grad():
             where = sampling_grid(batch.uniform, batch.frames.shape[-1], config)
             frames = augment_frames(batch.frames, where, batch.uniform, config)
             landmarks, height = draw(batch.anatomy, sampling_grid(batch.uniform, size, config))
             inside = grid_fan(size).mask.to(frames.device)
-        output = self.network(normalise(frames))
+            masks = self._masks(batch.anatomy, batch.uniform, config)
+        output = self.network(frames)
+        sight = batch.anatomy.sight
         losses = {
             "bce": BCE_WEIGHT * _cross_entropy(output.landmarks, landmarks, inside),
             "dice": _dice_loss(output.landmarks.sigmoid() * inside, landmarks),
@@ -223,8 +241,15 @@ class FoundationTraining(FrameTraining):
             "quality": balanced_cross_entropy(
                 output.quality_logits, batch.quality, self.class_weights
             ),
+            "mask_bce": mask_cross_entropy(output.mask_logits, masks, sight != Sight.PARTLY),
+            "mask_dice": dice_loss(output.mask_logits, masks, sight == Sight.WELL),
         }
         return {"total": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _masks(self, anatomy: Anatomy, uniform: torch.Tensor, config: Augmentation) -> torch.Tensor:
+        """The masks of B frames on the decoder's grid, (B, 1, D, D), varied as the frames are."""
+        where = sampling_grid(uniform, self.network.decoder.size, config)
+        return draw_abdomen(anatomy, where)[:, None]
 
     def validation_step(self, index: int, batch_idx: int) -> None:
         """Count, for every sixteenth frame of a case as it is, where maps and landmarks agree."""
@@ -235,20 +260,25 @@ class FoundationTraining(FrameTraining):
         where = sampling_grid(batch.uniform, self.network.size, NONE).to(self.device)
         anatomy = Anatomy(*(tensor.to(self.device) for tensor in batch.anatomy))
         landmarks, _ = draw(anatomy, where)
-        output = self.network(normalise(batch.frames.to(self.device)))
+        output = self.network(batch.frames.to(self.device))
         inside = grid_fan(self.network.size).mask.to(self.device) > 0.5
         predicted = ((output.landmarks > 0) & inside).float()
         counts = torch.stack([2 * predicted * landmarks, predicted + landmarks])
         self.counted.append(counts.sum(dim=(1, 3, 4)).cpu())
+        masks = self._masks(anatomy, batch.uniform.to(self.device), NONE)
+        both, either = (output.mask_logits > 0) * masks, (output.mask_logits > 0) + masks
+        dice = 2 * both.sum(dim=(1, 2, 3)) / either.sum(dim=(1, 2, 3)).clamp_min(1)
+        self.mask_dice.append(dice[anatomy.sight == Sight.WELL].cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Log each landmark's Dice over all held-out frames, and their mean as the score."""
+        """Log each landmark's Dice over all held-out frames, and as the score the masks' mean."""
         both, either = torch.stack(self.counted).sum(dim=0)
         self.counted = []
         dice = both / either.clamp_min(1)
         for name, value in zip(LANDMARKS, dice, strict=True):
             self.log(f"validation/{name}", value)
-        self.log("validation/score", dice.mean())
+        self.log("validation/score", torch.cat(self.mask_dice).mean())
+        self.mask_dice = []
 
 
 def _cross_entropy(
