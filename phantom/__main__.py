@@ -78,7 +78,8 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="?",
         metavar="OUT",
-        help="folder for the data set, new or empty (required unless figures are asked for)",
+        help="folder for the data set: new, empty, or one of this seed and look to go on with "
+        "(required unless figures are asked for)",
     )
     _add_case_options(command_line)
     _add_figures_options(command_line)

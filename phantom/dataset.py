@@ -10,6 +10,7 @@ Beside them lies phantoms.json: by it whoever reads the set knows that it is sim
 import csv
 import hashlib
 import io
+import json
 import uuid
 from dataclasses import dataclass
 from functools import partial
@@ -62,34 +63,33 @@ def case_name(seed: int, case: int) -> str:
 def write_dataset(
     folder: Path, *, seed: int, cases: range, workers: int, look: Look = Look.PLAIN
 ) -> None:
-    """Write cases and, when all of them stand, their table.
+    """Write cases and, when all of them stand, their table; a set begun before goes on and grows.
 
     Args:
-        folder: where to; new or empty.
+        folder: where to; new or empty, or a set of the same seed and look.
         seed: the data set's seed.
-        cases: numbers of the cases.
+        cases: numbers of the cases; those that the set has, or began with, are added to them.
         workers: number of processes.
         look: how the frames are rendered.
 
     Raises:
-        FileExistsError: the folder holds something.
+        FileExistsError: the folder holds something else.
         OSError: the folder cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(
-            f"expected a new or empty folder, found that {folder} holds something"
-        )
+    before = _begun(folder, seed=seed, look=look)
+    whole = cases if before is None else _joined(before, cases)
     for subfolder in (IMAGES, MASKS, AC_TABLE.parent):
-        (folder / subfolder).mkdir(parents=True)
-    made = {"seed": seed, "cases": [cases.start, cases.stop], "look": look.value}
-    files.write_json(folder / SIMULATED, made, indent=None)
+        (folder / subfolder).mkdir(parents=True, exist_ok=True)
+    if whole != before:
+        (folder / AC_TABLE).unlink(missing_ok=True)  # a set without its table is not complete
+    files.write_json(folder / SIMULATED, _record(seed, whole, look), indent=None)
     job = partial(write_case, folder=folder, seed=seed, look=look)
-    rows = sorted(in_processes(job, cases, workers, "phantoms"), key=lambda row: row.case)
+    rows = sorted(in_processes(job, whole, workers, "phantoms"), key=lambda row: row.case)
     _write_table(folder / AC_TABLE, rows)
 
 
 def write_case(case: int, *, folder: Path, seed: int, look: Look = Look.PLAIN) -> Row:
-    """Write one case's image and mask.
+    """Write one case's image and mask, unless they are there: both are written whole or not.
 
     Args:
         case: its number.
@@ -101,18 +101,58 @@ def write_case(case: int, *, folder: Path, seed: int, look: Look = Look.PLAIN) -
         The case's line in the table.
     """
     known, name = truth(seed, case), case_name(seed, case)
-    renderer = Renderer(known, look)
+    image, mask = (folder / place / f"{name}.mha" for place in (IMAGES, MASKS))
     geometry = Geometry.plain(SPACING_MM)
-    frames = map(renderer.frame, range(FRAMES))
-    write_frames(folder / IMAGES / f"{name}.mha", frames, geometry)
-    masks = (mask_frame(known, index) for index in range(FRAMES))
-    write_frames(folder / MASKS / f"{name}.mha", masks, geometry)
+    if not image.is_file():
+        write_frames(image, map(Renderer(known, look).frame, range(FRAMES)), geometry)
+    if not mask.is_file():
+        write_frames(mask, (mask_frame(known, index) for index in range(FRAMES)), geometry)
     return Row(
         case=case,
         name=name,
         subject=known.subject,
         ac_mm=tuple(label.ac_mm for label in known.labels),
     )
+
+
+def _record(seed: int, cases: range, look: Look) -> dict[str, object]:
+    return {"seed": seed, "cases": [cases.start, cases.stop], "look": look.value}
+
+
+def _begun(folder: Path, *, seed: int, look: Look) -> range | None:
+    """The cases that a set of this seed and look began with; None where nothing is.
+
+    Raises:
+        FileExistsError: the folder holds something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        record = json.loads((folder / SIMULATED).read_text())
+        cases = range(*record["cases"])
+        # Sets of before there were looks have none in their record.
+        if {"look": Look.PLAIN.value, **record} == _record(seed, cases, look):
+            return cases
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # something else, then
+    raise FileExistsError(
+        f"expected a new or empty folder, or a set of seed {seed} that looks {look.value}; found "
+        f"that {folder} holds something else"
+    )
+
+
+def _joined(before: range, cases: range) -> range:
+    """Both together, if there is no gap between them.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    if cases.start > before.stop or cases.stop < before.start:
+        raise FileExistsError(
+            f"expected cases that join those of the set, {before.start} to {before.stop - 1}; "
+            f"found {cases.start} to {cases.stop - 1}"
+        )
+    return range(min(before.start, cases.start), max(before.stop, cases.stop))
 
 
 def _write_table(path: Path, rows: list[Row]) -> None:

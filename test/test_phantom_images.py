@@ -227,6 +227,40 @@ def test_cases_do_not_depend_on_the_set(
         assert alone != (tmp_path / "two" / folder / f"{names[0]}.mha").read_bytes()
 
 
+def test_a_set_goes_on_and_grows(
+    tmp_path: Path, few_frames: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "FRAMES", FRAMES_PER_SWEEP)
+    grown, whole = tmp_path / "grown", tmp_path / "whole"
+    assert main([str(grown), "--cases", "1", "--seed", "6", "--first", "4"]) == 0
+    first = grown / IMAGES / f"{case_name(6, 4)}.mha"
+    written = first.stat().st_mtime_ns
+    (grown / MASKS / first.name).unlink()  # as if it had been interrupted here
+    assert main([str(grown), "--cases", "1", "--seed", "6", "--first", "3"]) == 0
+    assert first.stat().st_mtime_ns == written
+    assert main([str(whole), "--cases", "2", "--seed", "6", "--first", "3"]) == 0
+    for path in (path for path in whole.rglob("*") if path.is_file()):
+        assert (grown / path.relative_to(whole)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--seed", "7", "--first", "3"],
+        ["--seed", "6", "--first", "3", "--look", "random"],
+        ["--seed", "6", "--first", "5"],
+    ],
+)
+def test_a_set_of_other_cases_is_left_alone(
+    options: list[str], tmp_path: Path, few_frames: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "FRAMES", FRAMES_PER_SWEEP)
+    assert main([str(tmp_path), "--cases", "1", "--seed", "6", "--first", "3"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert main([str(tmp_path), "--cases", "1", *options]) == 1
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
 def _check_case(folder: Path, name: str, *, case: int) -> None:
     known = truth(6, case)
     image = sitk.ReadImage(str(folder / IMAGES / f"{name}.mha"))
