@@ -103,24 +103,36 @@ def read_frames(folder: Path) -> list[LabelledFrame]:
 
 def _read_frame(folder: Path, row: dict[str, str]) -> LabelledFrame:
     path = folder / row["file"]
-    fan = CHALLENGE_FAN.mask()
     mask_path = folder / MASK_FOLDER / f"{path.stem}{MASK_SUFFIX}"
-    mask = _at_full_size(mask_path, is_mask=True) > 0 if mask_path.is_file() else None
+    mask = read_image(mask_path, is_mask=True) > 0 if mask_path.is_file() else None
     return LabelledFrame(
         name=path.stem,
         case=row.get("case") or path.stem,
-        pixels=_at_full_size(path, is_mask=False) * fan,
+        pixels=read_image(path),
         annotated=row["annotated"] == "1",
-        mask=None if mask is None else mask & fan,
+        mask=mask,
     )
 
 
-def _at_full_size(path: Path, *, is_mask: bool) -> np.ndarray:
-    """An image's grey levels at the challenge's size, (H, W) uint8; the padding is cut off."""
+def read_image(path: Path, *, is_mask: bool = False) -> np.ndarray:
+    """Read a picture of a frame.
+
+    Args:
+        path: an image of any size, padded below to a square or not.
+        is_mask: whether it holds labels, which are not mixed.
+
+    Returns:
+        Grey levels at the challenge's size, (H, W) uint8, 0 outside the fan.
+
+    Raises:
+        InputError: it is no image.
+    """
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise InputError(
-            expected=f"an image {path}", found="none that can be read", advice="mend the index"
+            expected=f"an image {path}",
+            found="none that can be read",
+            advice="mend the index, or take the file away",
         )
     rows, columns = image.shape
     if columns < SQUARE_RATIO * rows:
@@ -128,7 +140,8 @@ def _at_full_size(path: Path, *, is_mask: bool) -> np.ndarray:
     grows = columns < COLUMNS
     smooth = cv2.INTER_LINEAR if grows else cv2.INTER_AREA
     way = cv2.INTER_NEAREST if is_mask else smooth
-    return np.asarray(cv2.resize(image, (COLUMNS, ROWS), interpolation=way))
+    resized = cv2.resize(image, (COLUMNS, ROWS), interpolation=way)
+    return np.asarray(resized * CHALLENGE_FAN.mask())
 
 
 def outline(bundle: Bundle, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

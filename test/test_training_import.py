@@ -1,19 +1,24 @@
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import open_clip
 import pytest
 import torch
 
+from acouslic.challenge import FRAME_SHAPE
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig
 from training.__main__ import main
 from training.base import load_base
-from training.import_fetalclip import import_fetalclip
+from training.import_fetalclip import import_fetalclip, intensity_report
 from training.options import StoredType
 
+DEMO = Path(__file__).resolve().parents[1] / "resources" / "demo"
 CONFIG = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 4, "width": 64, "patch_size": 8},
@@ -45,6 +50,33 @@ def state(config: Path) -> dict[str, torch.Tensor]:
 def checkpoint(path: Path, state: dict[str, torch.Tensor], **more: object) -> Path:
     torch.save({"epoch": 20, "name": "FetalCLIP", "state_dict": state, **more}, path)
     return path
+
+
+def test_the_import_tells_how_far_brightness_moves_the_feature(
+    config: Path,
+    state: dict[str, torch.Tensor],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = checkpoint(tmp_path / "weights.pt", state)
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        frame = rng.integers(0, 80, (281, 372), dtype=np.uint8)
+        cv2.imwrite(str(images / f"{number}.png"), frame)
+    with caplog.at_level("INFO"):
+        import_fetalclip(path, tmp_path / "a", config=config, dtype="fp32", images=images)
+        import_fetalclip(path, tmp_path / "b", config=config, dtype="fp32")
+    told = [line for line in caplog.messages if "cosine" in line]
+    assert "over 3 frames" in told[0] and "over 12 frames" in told[1]
+
+
+def test_a_trained_trunks_feature_moves_with_the_brightness() -> None:
+    frames = np.random.default_rng(0).integers(0, 80, (3, *FRAME_SHAPE), dtype=np.uint8)
+    line = intensity_report(DEMO, frames)
+    cosine = re.search(r"median of ([\d.]+)", line)
+    assert cosine is not None and 0 < float(cosine[1]) < 0.999
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

@@ -33,6 +33,7 @@ def import_fetalclip(options: ImportFetalclip) -> None:
         options.output,
         config=options.config,
         dtype=options.dtype,
+        images=options.images,
         overwrite=options.overwrite,
     )
 

@@ -6,18 +6,31 @@ and nothing else. The base gets the visual tower.
 
 import json
 import logging
+import math
 import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from torch.nn import functional
 
 from acouslic import files
 from acouslic.errors import InputError
-from acouslic.network import TrunkConfig, trunk_state_from_open_clip
-from training.base import BASE, TORCH_TYPES, save_base
+from acouslic.network import (
+    TrunkConfig,
+    patches_in_fan,
+    trunk_features,
+    trunk_state_from_open_clip,
+)
+from acouslic.preprocess import normalise, to_grid
+from evaluation.frames import read_image
+from phantom.look import Look
+from phantom.render import Renderer
+from phantom.truth import truth
+from training.base import BASE, TORCH_TYPES, load_base, save_base
 from training.options import StoredType
 
 VISUAL = "visual."
@@ -25,6 +38,8 @@ LICENCE = "CC BY-NC 4.0"
 MODEL = "numansaeed/fetalclip-model"
 SOURCE = f"{MODEL}, FetalCLIP_weights.pt (arXiv 2502.14807)"
 ADVICE = "download FetalCLIP_weights.pt again from its authors' model page and compare its size"
+# The phantom whose frames stand in for real ones, and how many: two a sweep.
+PHANTOM_SEED, PHANTOM_FRAMES = 1, 12
 State = dict[str, torch.Tensor]
 log = logging.getLogger(__name__)
 
@@ -35,6 +50,7 @@ def import_fetalclip(
     *,
     config: Path,
     dtype: StoredType,
+    images: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a base with the visual tower of a checkpoint.
@@ -44,6 +60,7 @@ def import_fetalclip(
         output: the base's folder.
         config: open_clip's model config of the checkpoint.
         dtype: numbers that the weights are stored in.
+        images: folder of frames that brightness is varied on; None takes a phantom's.
         overwrite: whether an older base may be replaced.
 
     Raises:
@@ -78,6 +95,57 @@ def import_fetalclip(
         overwrite=overwrite,
     )
     log.info("%s holds the visual tower, sha256 of its source %s", output, provenance["sha256"])
+    frames = phantom_frames() if images is None else read_images(images)
+    log.info("%s", intensity_report(output, frames))
+
+
+def phantom_frames() -> np.ndarray:
+    """Frames of a phantom, spread over its sweeps, (N, H, W) uint8."""
+    known = truth(PHANTOM_SEED, 0)
+    tissue = np.flatnonzero(known.tissue())
+    chosen = tissue[np.linspace(0, len(tissue) - 1, PHANTOM_FRAMES).astype(int)]
+    return Renderer(known, Look.REALISTIC).frames(chosen.tolist())
+
+
+def read_images(folder: Path) -> np.ndarray:
+    """The .png files of a folder as frames, (N, H, W) uint8.
+
+    Raises:
+        InputError: there is none.
+    """
+    paths = sorted(folder.glob("*.png"))
+    if not paths:
+        raise InputError(
+            expected=f"frames (.png) in {folder}", found="none", advice="name a folder of images"
+        )
+    return np.stack([read_image(path) for path in paths])
+
+
+@torch.inference_mode()
+def intensity_report(base: Path, frames: np.ndarray) -> str:
+    """How far `--intensity fan` takes the trunk's pooled feature from what it was trained on.
+
+    Args:
+        base: the folder of the base.
+        frames: (N, H, W) uint8.
+
+    Returns:
+        One line: the cosine of the two features, beside that of two different frames.
+    """
+    config, trunk, _ = load_base(base)
+    grid, patches = to_grid(frames, config.image_size), patches_in_fan(config)
+    as_is, fan = (
+        functional.normalize(
+            trunk_features(trunk, config, patches, normalise(grid, intensity)).pooled
+        )
+        for intensity in ("as-is", "fan")
+    )
+    same, others = (as_is * fan).sum(dim=1), (as_is @ as_is.T).fill_diagonal_(math.nan)
+    return (
+        f"brightness scaled inside the fan: the pooled feature's cosine with that of the frame as "
+        f"it is has a median of {same.median():.3f} (least {same.min():.3f}) over {len(frames)} "
+        f"frames; that of two different frames is {others.nanmedian():.3f}"
+    )
 
 
 def read_state(path: Path) -> State:

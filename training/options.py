@@ -203,6 +203,8 @@ class ImportFetalclip:
     """Folder of the base."""
     config: Path = RESOURCES / "fetalclip.json"
     """open_clip's model config of the checkpoint."""
+    images: Path | None = None
+    """Folder of frames (.png) to try --intensity on; None takes a phantom's."""
     dtype: StoredType = "fp16"
     """Numbers that the weights are stored in."""
     overwrite: bool = False
