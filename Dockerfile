@@ -1,9 +1,6 @@
-# The algorithm container of grand-challenge.org. CUDA 12.6 is what the platform's T4 machines need.
-FROM pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime
-
-LABEL org.grand-challenge.api-method="exec" \
-      org.opencontainers.image.title="acouslic" \
-      org.opencontainers.image.licenses="Apache-2.0"
+# The algorithm's container for grand-challenge.org, a stage an interface: exec and invoke. ./build.sh chooses.
+# CUDA 12.6 is what the platform's T4 machines need.
+FROM pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime AS common
 
 # Unbuffered, since the last lines before a failure are the ones that matter; UTF-8, since one other byte fails
 # the job; caches in /tmp, the only place that is certain to be writable; nothing is ever fetched.
@@ -23,18 +20,20 @@ RUN groupadd --gid 10001 user \
 WORKDIR /opt/app
 
 # A virtual environment, because the base forbids installing into its own Python (PEP 668). It sees the base's
-# torch, which stays with its own build of CUDA: a second one would take gigabytes. All else has the exact pins. What
-# is missing, or fits no pin, has no hash here, so that pip refuses to install it and the build fails.
+# torch, which stays with its own build of CUDA: a second one would take gigabytes. All else has the exact pins,
+# less what others depend on and inference never imports: a case at the end of the build proves that. What fits no pin
+# has no hash here, so that pip refuses to install it and the build fails. Nothing that runs needs pip.
 COPY requirements.txt ./
-RUN awk '/^[a-z]/ { wanted = !/^(torch|torchvision|triton|nvidia-[a-z0-9-]+)==/ } wanted' \
+RUN awk '/^[a-z]/ { wanted = !/^(torch|torchvision|triton|nvidia-[a-z0-9-]+)==/ } \
+        /^(annotated-doc|click|colorama|hf-xet|markdown-it-py|mdurl|networkx|pygments|rich|shellingham|typer)==/ { wanted = 0 } wanted' \
         requirements.txt >/tmp/requirements.txt \
-    && python -m venv --system-site-packages /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes \
-        --requirement /tmp/requirements.txt \
+    && python -m venv --system-site-packages --without-pip /opt/venv \
+    && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --no-deps \
+        --require-hashes --requirement /tmp/requirements.txt \
     && rm /tmp/requirements.txt
 ENV PATH=/opt/venv/bin:$PATH
 
-COPY inference.py ./
+COPY inference.py app.py ./
 COPY acouslic ./acouslic
 COPY resources ./resources
 # A checkout made under a strict umask would be unreadable for the user below.
@@ -42,14 +41,41 @@ RUN chmod -R a+rX .
 
 # A number, as a host that knows no such name can tell from it that this is not root.
 USER 10001
-# What cannot be imported fails here rather than on the platform.
-RUN python -c "import inference, acouslic.pipeline, acouslic.platform_io"
+# What cannot be imported, found or computed fails here rather than on the platform.
+RUN python -m acouslic.self_check
 
 # Last, since they change with every commit. `acouslic --version` tells the revision from the environment.
 ARG VERSION=unknown
 ARG REVISION=unknown
-LABEL org.opencontainers.image.version=$VERSION \
-      org.opencontainers.image.revision=$REVISION
 ENV ACOUSLIC_REVISION=$REVISION
+LABEL org.opencontainers.image.title="acouslic" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION
 
+
+# Runs once a case.
+FROM common AS exec
+LABEL org.grand-challenge.api-method="exec"
+RUN python inference.py --help >/dev/null
 ENTRYPOINT ["python", "inference.py"]
+
+
+# A web server that answers many cases. `h11`, `anyio` and `pydantic` are in the stage above.
+FROM common AS invoke
+LABEL org.grand-challenge.api-method="invoke"
+USER 0
+COPY requirements-invoke.txt ./
+RUN awk '/^[a-z]/ { wanted = /^(annotated-doc|click|fastapi|opentelemetry-api|starlette|uvicorn)==/ } wanted' \
+        requirements-invoke.txt >/tmp/requirements.txt \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --no-deps \
+        --require-hashes --requirement /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
+USER 10001
+RUN python -c "import app, fastapi, uvicorn"
+EXPOSE 4743
+ENTRYPOINT ["python", "app.py"]
+
+
+# What `docker build .` makes where no stage is named: the challenge's kind.
+FROM exec

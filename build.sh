@@ -5,16 +5,29 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
   cat <<'TEXT'
-usage: ./build.sh
+usage: ./build.sh [--api exec|invoke]
 
-  IMAGE                the image's name (default: acouslic)
+  --api exec     runs once a case (default: what ACOUSLIC-AI asks for)
+  --api invoke   a web server that answers many cases
+
+  IMAGE                the image's name (default: acouslic, or acouslic-invoke)
   DOCKER_BUILD_FLAGS   more flags for `docker build`, such as `--network host` behind a proxy
 TEXT
 }
 
+api="exec"
 case "${1:-}" in
   '') ;;
+  --api)
+    [ $# -eq 2 ] || { usage >&2; exit 2; }
+    api=$2
+    ;;
   --help | -h) usage; exit ;;
+  *) usage >&2; exit 2 ;;
+esac
+case "$api" in
+  exec) default_image=acouslic ;;
+  invoke) default_image=acouslic-invoke ;;
   *) usage >&2; exit 2 ;;
 esac
 
@@ -36,7 +49,7 @@ flags=()
 # shellcheck disable=SC2206 # several flags in one variable
 flags+=(${DOCKER_BUILD_FLAGS:-})
 
-docker build "${flags[@]+"${flags[@]}"}" \
+docker build --target "$api" "${flags[@]+"${flags[@]}"}" \
   --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' acouslic/__init__.py)" \
   --build-arg "REVISION=$(revision)" \
-  --tag "${IMAGE:-acouslic}" .
+  --tag "${IMAGE:-$default_image}" .

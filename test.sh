@@ -7,39 +7,59 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 phantom_seed=900002
 memory_gib=16
 data_limit_gib=15 # RLIMIT_DATA on the platform: its memory less 1 GiB
-stacks=test/input/images/stacked-fetal-ultrasound
-image=${IMAGE:-acouslic}
+port=4743 # the platform's, for the invoke interface
 
 usage() {
   cat <<'TEXT'
-usage: ./test.sh [--local] [--model DIR]
+usage: ./test.sh [--local] [--api exec|invoke] [--model DIR]
+       ./test.sh --exported DIR
 
-  --local       inference.py in a virtual environment instead of the container
-                (chosen by itself where no Docker engine answers)
-  --model DIR   the bundle of weights (default: model; where that is empty, the demo bundle is used)
+  --local         the entry point in a virtual environment instead of the container
+                  (chosen by itself where no Docker engine answers)
+  --api exec      a process a case (default)
+  --api invoke    a server, which is asked for the case twice
+  --model DIR     the bundle of weights (default: model; where that is empty, the demo bundle is used)
+  --exported DIR  what ./export.sh wrote: its archive is loaded and answers with its weights; nothing is built
 
-  IMAGE              the image's name (default: acouslic)
-  DOCKER_RUN_FLAGS   more flags for `docker run`, such as `--gpus all`
+  IMAGE              the image's name (default: acouslic, or acouslic-invoke)
+  DOCKER_RUN_FLAGS   more flags for `docker run`, such as `--memory 4g --memory-swap 4g`
   DOCKER_BUILD_FLAGS, PYTHON: see ./build.sh --help and ./venv.sh --help
 
-Reads the stack in test/input, and makes a phantom there if there is none (its truth: test/truth).
-The output stays in test/output, and a picture of it in test/preview. Exit code 0: the output is right.
+Reads the stack in test/input, or in test/input/interf0 as the platform's try-out packs have it, and makes a
+phantom there if there is none (its truth: test/truth). The output stays in test/output, and a picture of it in
+test/preview. Exit code 0: the output is right.
 TEXT
 }
 
 say() { echo "test.sh: $*"; }
 fail() { echo "test.sh: $*" >&2; exit 1; }
 
+need_value() { [ "$1" -ge 2 ] || { usage >&2; exit 2; }; }
+
 parse_arguments() {
   where=container
-  model=model
+  api="exec"
+  model=
+  exported=
   while [ $# -gt 0 ]; do
     case "$1" in
       --local) where=local ;;
+      --api)
+        need_value $#
+        api=$2
+        case "$api" in exec | invoke) ;; *) usage >&2; exit 2 ;; esac
+        shift
+        ;;
       --model)
-        [ $# -ge 2 ] || { usage >&2; exit 2; }
+        need_value $#
         model=$2
         [ -d "$model" ] || fail "expected a folder for --model; found no $model; name a bundle"
+        shift
+        ;;
+      --exported)
+        need_value $#
+        exported=$2
+        [ -f "$exported/acouslic.tar.gz" ] || fail "expected acouslic.tar.gz in $exported; found none; run ./export.sh"
         shift
         ;;
       --help | -h) usage; exit ;;
@@ -47,18 +67,43 @@ parse_arguments() {
     esac
     shift
   done
-  model=$(cd "$model" && pwd) # Docker takes a relative name for that of a volume
 }
 
 choose_place() {
   if [ "$where" = container ] && ! docker info >/dev/null 2>&1; then
-    say "no Docker engine answers here: running inference.py in a virtual environment instead"
+    [ -z "$exported" ] || fail "expected a Docker engine for --exported; found none that answers; start it"
+    say "no Docker engine answers here: running the entry point in a virtual environment instead"
     where=local
   fi
 }
 
 prepare() {
-  if [ "$where" = local ]; then ./venv.sh requirements.txt; else ./build.sh; fi
+  image=${IMAGE:-acouslic}
+  [ "$api" = exec ] || image=${IMAGE:-acouslic-invoke}
+  if [ -n "$exported" ]; then
+    load_export
+  elif [ "$where" = container ]; then
+    ./build.sh --api "$api"
+  elif [ "$api" = exec ]; then
+    ./venv.sh requirements.txt
+  else
+    ./venv.sh requirements-invoke.txt
+  fi
+}
+
+# What the platform does with the two files: it loads the image, and unpacks the weights.
+load_export() {
+  say "loading $exported/acouslic.tar.gz"
+  image=$(docker load --input "$exported/acouslic.tar.gz" | sed -n 's/^Loaded image: //p')
+  [ -n "$image" ] || fail "expected an image with a name in $exported/acouslic.tar.gz; found none; run ./export.sh"
+  api=$(docker image inspect --format '{{index .Config.Labels "org.grand-challenge.api-method"}}' "$image")
+  model=$work/model
+  mkdir "$model"
+  tar -C "$model" -xzf "$exported/model.tar.gz"
+}
+
+choose_model() {
+  model=$(cd "${model:-model}" && pwd) # Docker takes a relative name for that of a volume
 }
 
 # Python for the project's own tools. The image has all that they need, so the host needs no Python.
@@ -72,7 +117,7 @@ python_tool() {
 }
 
 make_phantom() {
-  say "no stack in test/input: making phantom $phantom_seed"
+  say "no stack in $input: making phantom $phantom_seed"
   rm -rf test/truth
   mkdir -p "$stacks"
   python_tool -m phantom test/truth --cases 1 --seed "$phantom_seed"
@@ -80,6 +125,9 @@ make_phantom() {
 }
 
 find_stack() {
+  input=test/input
+  [ ! -d test/input/interf0 ] || input=test/input/interf0
+  local stacks=$input/images/stacked-fetal-ultrasound
   if ! compgen -G "$stacks/*.mha" >/dev/null; then make_phantom; fi
   local found=("$stacks"/*.mha)
   [ ${#found[@]} -eq 1 ] || fail "expected one stack in $stacks; found ${#found[@]}; leave one there"
@@ -89,7 +137,7 @@ find_stack() {
 
 # What the container's user wrote belongs to it: let the host's user delete it.
 release_output() {
-  [ "$where" = local ] || docker run --rm --network none \
+  [ "$where" = local ] || docker run --rm --network none --user 0 \
     --volume "$PWD/test/output:/output" --volume "$PWD/test/preview:/preview" \
     --entrypoint sh "$image" -c 'chmod -R a+rwX /output/* /preview/* 2>/dev/null || true'
 }
@@ -101,37 +149,74 @@ empty_output() {
   chmod 777 test/output test/preview
 }
 
-run_locally() {
-  (
-    ulimit -S -d $((data_limit_gib << 20)) || say "RLIMIT_DATA cannot be set here"
-    .venv/bin/python test/tools/measured.py -- .venv/bin/python inference.py \
-      --input test/input --output test/output --model "$model" --preview test/preview/preview.png
-  )
+# Takes the place of the shell that it is called in.
+become_entry_point() {
+  local program=inference.py more=()
+  [ "$api" = exec ] || { program=app.py && more=(--port "$port"); }
+  ulimit -S -d $((data_limit_gib << 20)) || say "RLIMIT_DATA cannot be set here"
+  exec .venv/bin/python test/tools/measured.py -- .venv/bin/python "$program" \
+    --input "$input" --output test/output --model "$model" --preview test/preview/preview.png \
+    "${more[@]+"${more[@]}"}"
 }
 
+# The image's own entry point, below a process that measures it, under the platform's conditions.
 run_in_container() {
   local entrypoint=() flags=() word
-  # The image's own entry point, below a process that measures it.
   while IFS= read -r word; do
     [ -z "$word" ] || entrypoint+=("$word")
   done < <(docker image inspect --format '{{range .Config.Entrypoint}}{{println .}}{{end}}' "$image")
   [ ${#entrypoint[@]} -gt 0 ] || fail "image $image has no entry point"
+  if docker info --format '{{json .Runtimes}}' | grep -q '"nvidia"'; then flags+=(--gpus all); fi
+  say "GPU: ${flags[*]:-none, as the engine has no nvidia runtime}"
   # shellcheck disable=SC2206 # several flags in one variable
   flags+=(${DOCKER_RUN_FLAGS:-})
-  docker run --rm \
-    --network none --read-only --cap-drop ALL --security-opt no-new-privileges \
+  docker run --rm "$@" \
+    --read-only --cap-drop ALL --security-opt no-new-privileges \
     --memory "${memory_gib}g" --memory-swap "${memory_gib}g" --ulimit "data=$((data_limit_gib << 30))" \
     --shm-size 64m --tmpfs /tmp \
-    --volume "$PWD/test/input:/input:ro" --volume "$PWD/test/output:/output" \
+    --volume "$PWD/$input:/input:ro" --volume "$PWD/test/output:/output" \
     --volume "$PWD/test/preview:/preview" --volume "$model:/opt/ml/model:ro" \
     --volume "$PWD/test/tools/measured.py:/measured.py:ro" "${flags[@]+"${flags[@]}"}" \
     --entrypoint python "$image" /measured.py -- "${entrypoint[@]}" --preview /preview/preview.png
 }
 
-run_inference() {
-  say "inference ($where)"
+# A server on a network without outside, and beside it who plays the platform.
+serve_in_container() {
+  network=acouslic-test-$$
+  docker network create --internal "$network" >/dev/null
+  run_in_container --network "$network" --name "$network" &
+  server=$!
+  docker run --rm --network "$network" --volume "$PWD/test/tools/play.py:/play.py:ro" \
+    --entrypoint python "$image" /play.py "$network" "$port"
+  docker kill --signal TERM "$network" >/dev/null
+}
+
+serve_locally() {
+  become_entry_point &
+  server=$!
+  .venv/bin/python test/tools/play.py 127.0.0.1 "$port"
+  kill -TERM "$server"
+}
+
+# A server has to end by itself, with exit code 0, when it is told to.
+end_server() {
+  local start=$SECONDS code=0
+  wait "$server" || code=$?
+  server=
+  [ "$code" -eq 0 ] || fail "expected the server to end with exit code 0 after SIGTERM; found $code"
+  [ $((SECONDS - start)) -le 3 ] || fail "expected the server to end within 2 s after SIGTERM; found $((SECONDS - start))"
+}
+
+run_case() {
+  say "$api ($where)"
   empty_output
-  if [ "$where" = local ]; then run_locally; else run_in_container; fi
+  case "$api-$where" in
+    exec-local) (become_entry_point) ;;
+    exec-container) run_in_container --network none ;;
+    invoke-local) serve_locally ;;
+    invoke-container) serve_in_container ;;
+  esac
+  [ "$api" = exec ] || end_server
 }
 
 validate() {
@@ -141,15 +226,28 @@ validate() {
   else
     say "test/truth does not know $(basename "$stack"): only the format is checked"
   fi
-  python_tool test/tools/validate_output.py --input test/input --output test/output "${truth[@]+"${truth[@]}"}"
+  python_tool test/tools/validate_output.py --input "$input" --output test/output "${truth[@]+"${truth[@]}"}"
+}
+
+clean_up() {
+  if [ -n "${server:-}" ]; then kill -TERM "$server" 2>/dev/null || true; fi
+  if [ -n "${network:-}" ]; then
+    docker kill "$network" >/dev/null 2>&1 || true
+    docker network rm "$network" >/dev/null 2>&1 || true
+  fi
+  release_output || true
+  rm -rf "$work"
 }
 
 parse_arguments "$@"
 choose_place
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 prepare
+choose_model
 find_stack
-trap release_output EXIT
-run_inference
+trap clean_up EXIT
+run_case
 validate
 say "a picture of the answer: test/preview/preview.png"
 say "passed ($where)"

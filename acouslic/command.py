@@ -34,7 +34,8 @@ def add_platform_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=INPUT,
         metavar="DIR",
-        help="folder with one stack in images/stacked-fetal-ultrasound/ (default: %(default)s)",
+        help="folder with one stack, where its inputs.json says, or without one in "
+        "images/stacked-fetal-ultrasound/ (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
@@ -98,26 +99,32 @@ def exit_code(run: Callable[[], object]) -> int:
     try:
         with signals_raise(GRACE_S, f"terminated; {WHOLE}"):
             run()
-    except AcouslicError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        if library in ("", "acouslic"):
-            raise
-        print(
-            f"error: expected the library {library}; found none; install acouslic again, with all "
-            "that it depends on",
-            file=sys.stderr,
-        )
-        return 1
     except (KeyboardInterrupt, Stopped) as stop:
         if isinstance(stop, Stopped) and stop.code == TERMINATED:
             print(f"error: terminated; {WHOLE}", file=sys.stderr)
             leave(TERMINATED)
         print(f"error: interrupted; {WHOLE}; give the same command to go on", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        line = error_line(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 1
     return 0
+
+
+def error_line(error: Exception) -> str | None:
+    """What the user is told of an error; None for one that he cannot fix: a bug."""
+    if isinstance(error, AcouslicError):
+        return str(error)
+    library = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and library not in ("", "acouslic"):
+        return (
+            f"expected the library {library}; found none; install acouslic again, with all that "
+            "it depends on"
+        )
+    return None
 
 
 def load(model: Path, options: argparse.Namespace) -> "Bundle":

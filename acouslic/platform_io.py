@@ -1,12 +1,14 @@
 """The platform's side: the one input file, and the output's files, written all or none."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
 
 from acouslic import files
 from acouslic.challenge import (
@@ -15,34 +17,121 @@ from acouslic.challenge import (
     INPUT_FOLDER,
     MASK_FILE,
     MASK_FOLDER,
+    STACK_SLUG,
 )
 from acouslic.errors import InputError, OutputError
 from acouslic.metaimage import write_frames
 from acouslic.pipeline import Measurement
 from acouslic.stack import Stack
 
+INPUTS_FILE = "inputs.json"
+# The platform's has a few hundred bytes a socket.
+MOST_INPUTS_BYTES = 1_000_000
 ANSWER_FILES = (MASK_FILE, CIRCUMFERENCE_FILE, FRAME_FILE)
 
 
 def find_input(input_dir: Path) -> Path:
-    """The one stack below the input folder.
+    """The one stack below the input folder, where `inputs.json` says or the challenge has it.
 
     Args:
-        input_dir: the folder that holds the challenge's `images/`.
+        input_dir: the folder that holds `inputs.json`, or the challenge's `images/`.
 
     Raises:
-        InputError: there is none, or several.
+        InputError: there is none, or several, or `inputs.json` names something else.
     """
-    folder = input_dir / INPUT_FOLDER
-    paths = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
-    if len(paths) != 1:
-        names = ", ".join(path.name for path in paths[:3])
+    place, name = INPUT_FOLDER, None
+    if os.path.lexists(input_dir / INPUTS_FILE):
+        place, name = read_inputs(input_dir / INPUTS_FILE)
+    folder = input_dir / place
+    try:
+        names = sorted(file for file in os.listdir(folder) if not file.startswith("."))
+        found = f"{len(names)} files ({', '.join(names[:3])} ...)" if names else "none"
+    except (OSError, ValueError) as error:
+        names, found = [], f"none ({error})"
+    # The image's name is its uploader's: the platform may have stored it under another one.
+    if name in names or len(names) == 1:
+        return folder / (name if name in names else names[0])
+    raise InputError(
+        expected=f"one .mha file in {folder}", found=found, advice="give one stack a run"
+    )
+
+
+class _Socket(BaseModel):
+    """What an input is for."""
+
+    slug: str
+    """The socket's name."""
+    relative_path: PurePosixPath
+    """Where its file or folder is, below the input folder."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the stack's, by its slug or by its folder."""
+        return self.slug == STACK_SLUG or self.relative_path == PurePosixPath(INPUT_FOLDER)
+
+
+class _Image(BaseModel):
+    """What is told of an input's image."""
+
+    name: str | None = None
+    """The uploader's file name."""
+
+
+class _Input(BaseModel):
+    """One entry of `inputs.json`; what else stands there does not matter here."""
+
+    socket: _Socket = Field(validation_alias=AliasChoices("socket", "interface"))
+    """Its socket, under the newer or the older key."""
+    image: _Image | None = None
+    """Its image, where it is one."""
+
+
+def read_inputs(path: Path) -> tuple[Path, str | None]:
+    """What the platform's list of inputs says of the one stack.
+
+    Args:
+        path: `inputs.json`, a list of `{"socket": {"slug", "relative_path"}, "image": {"name"}}`;
+            older ones have `interface` for `socket`.
+
+    Returns:
+        The stack's folder, relative to the input folder, and its image's name if it is told.
+
+    Raises:
+        InputError: it is no such list, or has another socket, or several.
+    """
+    inputs = _parse_inputs(path)
+    if len(inputs) != 1 or not inputs[0].socket.is_ours:
+        slugs = ", ".join(repr(entry.socket.slug[:50]) for entry in inputs[:3])
         raise InputError(
-            expected=f"one .mha file in {folder}",
-            found=f"{len(paths)} files ({names} ...)" if paths else "none",
-            advice="give one stack a run",
+            expected=f"one socket in {path}, {STACK_SLUG}",
+            found=f"{len(inputs)} ({slugs})" if inputs else "none",
+            advice="connect the algorithm's interface to that socket alone",
         )
-    return paths[0]
+    place = inputs[0].socket.relative_path
+    if place.is_absolute() or ".." in place.parts:
+        raise _malformed(path, f"a path that leads out of the folder: {str(place)[:100]!r}")
+    return Path(place), inputs[0].image.name if inputs[0].image else None
+
+
+def _parse_inputs(path: Path) -> list[_Input]:
+    if not path.is_file() or path.stat().st_size > MOST_INPUTS_BYTES:
+        raise _malformed(path, f"no file of at most {MOST_INPUTS_BYTES} bytes")
+    try:
+        return TypeAdapter(list[_Input]).validate_json(path.read_bytes())
+    except OSError as error:
+        raise _malformed(path, f"one that cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise _malformed(path, f"another form ({place}: {first['msg']})") from error
+
+
+def _malformed(path: Path, found: str) -> InputError:
+    return InputError(
+        expected=f"a list of inputs in {path}, as the platform writes it",
+        found=found,
+        advice=f"leave the platform's file as it is, or remove it to use {INPUT_FOLDER}",
+    )
 
 
 def require_writable(folder: Path) -> None:

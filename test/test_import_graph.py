@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "acouslic": set[str](),
     "inference": {"acouslic"},
+    "app": {"acouslic"},
     # The phantom reads what it shares with the challenge, and goes through its cases as all do.
     "phantom": {
         "acouslic.challenge",
@@ -34,6 +36,7 @@ TORCH_FREE = tuple(
     for stage in ("challenge", "files", "metaheader", "metaimage", "stack", "mask", "ellipse")
 )
 TORCH_AND_WHAT_NEEDS_IT = {"torch", "torchvision", "open_clip", "peft", "timm", "lightning"}
+PLATFORM = {"panimg", "sagemaker-shim"}
 DISTRIBUTION = {
     "cv2": "opencv-python-headless",
     "open_clip": "open-clip-torch",
@@ -158,24 +161,48 @@ def pinned(*files: str) -> set[str]:
 
 def third_parties(part: str) -> set[str]:
     """The distributions that a part imports, without the standard library and the project."""
-    roots = {name.partition(".")[0] for path in source_files(part) for name in imports_of(path)}
-    roots -= sys.stdlib_module_names | set(ALLOWED) | {path.stem for path in source_files(part)}
+    own = {path.stem for path in source_files(part)}
+    return {name for path in source_files(part) for name in third_parties_of(path, own)}
+
+
+def third_parties_of(path: Path, own: Collection[str] = ()) -> set[str]:
+    roots = {name.partition(".")[0] for name in imports_of(path)}
+    roots -= sys.stdlib_module_names | set(ALLOWED) | set(own)
     return {DISTRIBUTION.get(name, name.replace("_", "-")) for name in roots}
 
 
 # ./test.sh makes its phantom inside the image, so the phantom may need no more than that has.
-@pytest.mark.parametrize("part", ["inference", "acouslic", "phantom"])
+@pytest.mark.parametrize("part", ["inference", "app", "acouslic", "phantom"])
 def test_what_the_image_runs_is_pinned_for_it(part: str) -> None:
-    assert third_parties(part) <= pinned("requirements.txt")
+    pins = pinned("requirements.txt")
+    # The server is in the image of the invoke interface alone; nothing else imports it.
+    extra = {"fastapi", "uvicorn"} if part == "acouslic" else set()
+    assert third_parties(part) - extra <= pins
+    assert extra <= pinned("requirements-invoke.txt") - pins
+    assert all(
+        not third_parties_of(path) & extra or path.name == "server.py"
+        for path in source_files(part)
+    )
 
 
 @pytest.mark.parametrize("part", ["dataset", "training", "evaluation", "benchmark", "test"])
 def test_what_does_not_ship_is_pinned(part: str) -> None:
-    assert third_parties(part) <= pinned("requirements.txt", "requirements-dev.txt")
+    elsewhere = PLATFORM if part == "test" else set()
+    assert third_parties(part) - elsewhere <= pinned("requirements.txt", "requirements-dev.txt")
+
+
+def test_the_platforms_own_programs_have_an_environment_of_their_own() -> None:
+    assert pinned("requirements-platform.txt") >= PLATFORM
+    assert not pinned("requirements-dev.txt") & PLATFORM
 
 
 def test_pins_are_exact_and_hashed() -> None:
-    for file in ("requirements.txt", "requirements-dev.txt"):
+    for file in (
+        "requirements.txt",
+        "requirements-invoke.txt",
+        "requirements-dev.txt",
+        "requirements-platform.txt",
+    ):
         text = (ROOT / file).read_text(encoding="utf-8")
         assert "://" not in text, f"{file} names an index"
         lines = re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "").splitlines()
@@ -187,7 +214,7 @@ def test_pins_are_exact_and_hashed() -> None:
 
 def test_one_module_names_the_platforms_folders() -> None:
     named = {"/input", "/output", "/opt/ml/model"}
-    for path in {*source_files("acouslic"), *source_files("inference")}:
+    for path in {*source_files("acouslic"), *source_files("inference"), *source_files("app")}:
         if path.name == "command.py":
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -196,7 +223,7 @@ def test_one_module_names_the_platforms_folders() -> None:
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
-    parts = set(ALLOWED) - {"inference"}
+    parts = set(ALLOWED) - {"inference", "app"}
     stems = {path.stem for part in parts for path in source_files(part)}
     assert not stems & {"utils", "util", "helpers", "common", "misc", "manager"}
 

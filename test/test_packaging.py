@@ -17,7 +17,12 @@ import acouslic
 ROOT = Path(__file__).resolve().parents[1]
 METADATA = f"acouslic-{acouslic.__version__}.dist-info"
 # What the base image brings, in a build of its own.
-FROM_THE_BASE = re.compile(r"torch|torchvision|triton|nvidia-.*")
+FROM_THE_BASE = r"(torch|torchvision|triton|nvidia-.*)$"
+# What others depend on for commands or downloads of theirs.
+UNUSED = (
+    r"(annotated-doc|click|colorama|hf-xet|markdown-it-py|mdurl|networkx|pygments|rich|shellingham"
+    r"|typer)$"
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,12 @@ def test_wheel_asks_only_for_what_ships(metadata: Message) -> None:
     names = {canonical(re.split(r"[<>=;]", text)[0].strip()) for text in requirements}
     assert {"torch", "open-clip-torch", "numpy"} <= names
     assert names <= set(pins("requirements.txt"))
-    assert set(metadata.get_all("Provides-Extra", [])) == {"rooms", "tensorboard", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "invoke",
+        "rooms",
+        "tensorboard",
+        "dev",
+    }
 
 
 def test_pins_of_development_hold_those_of_what_ships() -> None:
@@ -97,14 +107,26 @@ def test_every_dependency_is_pinned() -> None:
     assert names <= set(pins("requirements-dev.txt"))
 
 
-def test_image_takes_all_pins_but_the_bases_own() -> None:
-    (program,) = re.findall(r"awk '([^']+)'", read("Dockerfile"))
-    command = ["awk", program, "requirements.txt"]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    written = [line.partition(" ; ")[0] for line in without_comments(done.stdout)]
+def test_image_takes_the_pins_less_the_bases_own_and_what_nothing_imports() -> None:
+    shipped, served = re.findall(r"awk '([^']+)'", read("Dockerfile"))
     packages = pins("requirements.txt")
-    wanted = [name for name in packages if not FROM_THE_BASE.fullmatch(name)]
-    assert written == [line for name in wanted for line in packages[name]]
+    wanted = [name for name in packages if not re.match(rf"{FROM_THE_BASE}|{UNUSED}", name)]
+    assert len(packages) - len(wanted) >= 25
+    taken = taken_by(shipped, "requirements.txt")
+    assert taken == [line for name in wanted for line in packages[name]]
+    packages = pins("requirements-invoke.txt")
+    server = ("annotated-doc", "click", "fastapi", "opentelemetry-api", "starlette", "uvicorn")
+    # With what the other image has, this is all that the two packages depend on.
+    assert set(packages) == set(pins("requirements.txt")) | set(server)
+    assert taken_by(served, "requirements-invoke.txt") == [
+        line for name in server for line in packages[name]
+    ]
+
+
+def taken_by(program: str, file: str) -> list[str]:
+    command = ["awk", program.replace("\\\n", ""), file]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return [line.partition(" ; ")[0] for line in without_comments(done.stdout)]
 
 
 def test_pinned_torch_is_that_of_the_base_image() -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,4 +123,79 @@ def test_one_file_is_the_input(write_stack: Callable[..., Path], frames: np.ndar
 
 def test_a_folder_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found none"):
+        find_input(tmp_path)
+
+
+def describe_inputs(*sockets: tuple[str, str], key: str = "socket") -> str:
+    """What the platform writes: one entry a socket, of its slug and its folder."""
+    entries = []
+    for slug, place in sockets:
+        socket = {"slug": slug, "relative_path": place, "super_kind": "Image", "kind": "Image"}
+        image = {"name": "case.mha", "pk": "0a1b"}
+        entries.append({key: socket, "image": image, "value": None, "file": None})
+    return json.dumps(entries)
+
+
+OURS = ("stacked-fetal-ultrasound", "images/stacked-fetal-ultrasound")
+
+
+@pytest.mark.parametrize("key", ["socket", "interface"])
+@pytest.mark.parametrize("place", ["images/stacked-fetal-ultrasound", "images/elsewhere"])
+def test_the_stack_is_where_the_list_of_inputs_says(tmp_path: Path, key: str, place: str) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "stored-under-another-name.mha").touch()
+    (tmp_path / "inputs.json").write_text(describe_inputs((OURS[0], place), key=key))
+    assert find_input(tmp_path) == tmp_path / place / "stored-under-another-name.mha"
+    (tmp_path / place / "case.mha").touch()
+    assert find_input(tmp_path) == tmp_path / place / "case.mha"
+
+
+def test_a_socket_in_the_stacks_folder_is_the_stacks_whatever_its_slug(tmp_path: Path) -> None:
+    (tmp_path / OURS[1]).mkdir(parents=True)
+    (tmp_path / OURS[1] / "case.mha").touch()
+    (tmp_path / "inputs.json").write_text(describe_inputs(("stack-of-2027", OURS[1])))
+    assert find_input(tmp_path).name == "case.mha"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (describe_inputs(("ct-scan", "images/ct")), "found 1 ('ct-scan')"),
+        (describe_inputs(OURS, ("age", "age.json")), "found 2 ('stacked-fetal-ultrasound', 'age')"),
+        ("[]", "found none"),
+        (describe_inputs((OURS[0], "../elsewhere")), "leads out"),
+        (describe_inputs((OURS[0], "/elsewhere")), "leads out"),
+        (describe_inputs((OURS[0], "a\0b")), "found none ("),
+        (describe_inputs((OURS[0], "a\ud800")), "Invalid JSON"),
+        ("{", "the whole: Invalid JSON"),
+        ("", "the whole: Invalid JSON"),
+        ("[" * 100_000, "the whole: Invalid JSON"),
+        ("{}", "the whole: Input should be a valid array"),
+        ("[1]", "0: Input should be an object"),
+        ("null", "the whole: Input should be a valid array"),
+        ("[{}]", "0.socket: Field required"),
+        ('[{"socket": null}]', "0.socket: Input should be an object"),
+        (f'[{{"socket": {{"slug": "{OURS[0]}"}}}}]', "relative_path: Field required"),
+        ('[{"interface": {"slug": 1, "relative_path": "a"}}]', "slug: Input should be"),
+        (describe_inputs((OURS[0], "a" * 5000)), "found none ("),
+        (" " * 1_000_001 + "[]", "at most 1000000 bytes"),
+    ],
+)
+def test_another_list_of_inputs_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / OURS[1]).mkdir(parents=True)
+    (tmp_path / OURS[1] / "case.mha").touch()
+    (tmp_path / "inputs.json").write_text(text)
+    with pytest.raises(InputError) as refused:
+        find_input(tmp_path)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_list_of_inputs_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "inputs.json").symlink_to(tmp_path / "absent")
+    with pytest.raises(InputError, match="at most"):
+        find_input(tmp_path)
+    (tmp_path / "inputs.json").unlink()
+    os.mkfifo(tmp_path / "inputs.json")
+    with pytest.raises(InputError, match="at most"):
         find_input(tmp_path)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -29,8 +30,11 @@ COPIED = (
     "acouslic/__init__.py",
     "pyproject.toml",
     "requirements.txt",
+    "requirements-invoke.txt",
     "requirements-dev.txt",
+    "requirements-platform.txt",
     "test/tools/measured.py",
+    "test/tools/play.py",
     "test/tools/validate_output.py",
 )
 
@@ -38,15 +42,17 @@ COPIED = (
 FAKE_DOCKER = """#!/usr/bin/env bash
 echo "docker $*" >>"$LOG"
 case "$1" in
-  info) exit "${FAKE_INFO:-0}" ;;
+  info) echo "${FAKE_RUNTIMES:-}"; exit "${FAKE_INFO:-0}" ;;
   version) [ "${FAKE_INFO:-0}" = 0 ] || exit 1; echo "${FAKE_ARCH:-amd64}" ;;
   build) exit "${FAKE_BUILD:-0}" ;;
   save) echo "the image" ;;
+  load) echo "Loaded image: acouslic" ;;
   image)
     case "$*" in
       *Config.User*) echo "${FAKE_USER-user}" ;;
       *Architecture*) echo "linux/${FAKE_ARCH:-amd64}" ;;
       *Entrypoint*) printf 'python\\ninference.py\\n\\n' ;;
+      *api-method*) echo exec ;;
     esac ;;
   run)
     while [ "$1" != acouslic ]; do shift; done
@@ -114,6 +120,27 @@ measurement |= dict(p_annotated=1, ac_interval_mm=[ac_mm, ac_mm])
 """
 
 
+# Answers as the interface wants it; the case is that of the paper inference.
+FAKE_APP = """
+import argparse, signal, subprocess, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+parser = argparse.ArgumentParser()
+parser.add_argument("--port", type=int)
+options, others = parser.parse_known_args()
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        subprocess.run(["rm", "-rf", "test/output/images"])
+        failed = subprocess.run([sys.executable, "inference.py", *others]).returncode
+        self.send_response(500 if failed else 201)
+        self.end_headers()
+HTTPServer(("127.0.0.1", options.port), Handler).serve_forever()
+"""
+
+
 def write_program(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -163,6 +190,7 @@ def project(tmp_path: Path) -> Project:
     (root / "phantom/__init__.py").write_text("")
     (root / "phantom/__main__.py").write_text(FAKE_PHANTOM)
     (root / "inference.py").write_text(FAKE_INFERENCE)
+    (root / "app.py").write_text(FAKE_APP)
     (root / "model").mkdir()
     (root / "model/README.md").write_text("nothing here")
     # A virtual environment that is up to date, as far as venv.sh can tell.
@@ -274,7 +302,8 @@ class TestVenv:
 class TestRequirements:
     @pytest.fixture
     def project(self, project: Project) -> Project:
-        files = (project.root / "requirements.txt", project.root / "requirements-dev.txt")
+        names = ("requirements.txt", "requirements-invoke.txt", "requirements-dev.txt")
+        files = [project.root / name for name in names]
         stamp = project.root / ".venv/installed-requirements-dev.txt"
         stamp.write_text("".join(file.read_text() for file in files))
         write_program(project.root / ".venv/bin/uv", FAKE_UV)
@@ -305,18 +334,24 @@ class TestRequirements:
     def test_renewed_pins_are_fresh(self, project: Project) -> None:
         self.change_dependencies(project)
         assert project.run("requirements.sh", "--upgrade").code == 0
-        ships, everything = project.log.splitlines()
+        compilations = project.log.splitlines()
         for option in ("--universal", "--generate-hashes", "--no-emit-index-url", "--upgrade"):
-            assert option in ships
-            assert option in everything
-        assert "--output-file requirements.txt" in ships
-        assert "--output-file requirements-dev.txt --all-extras" in everything
-        assert "--constraint requirements.txt" in everything
+            assert all(option in compilation for compilation in compilations)
+        told = [line.partition("--output-file ")[2] for line in compilations]
+        assert told == [
+            "requirements.txt pyproject.toml --upgrade",
+            "requirements-invoke.txt pyproject.toml --extra invoke --constraint requirements.txt"
+            " --upgrade",
+            "requirements-dev.txt pyproject.toml --all-extras --constraint requirements-invoke.txt"
+            " --upgrade",
+            "requirements-platform.txt --group platform --python-version 3.12 --upgrade",
+        ]
         pins = (project.root / "requirements.txt").read_text().splitlines()
         assert pins[0].startswith("# Made by ./requirements.sh")
         assert pins[2:] == ["another==1.0"]
         stamp = project.root / ".venv/installed-requirements-dev.txt"
-        files = (project.root / "requirements.txt", project.root / "requirements-dev.txt")
+        names = ("requirements.txt", "requirements-invoke.txt", "requirements-dev.txt")
+        files = [project.root / name for name in names]
         stamp.write_text("".join(file.read_text() for file in files))
         assert project.run("requirements.sh", "--check").code == 0
 
@@ -330,10 +365,16 @@ class TestBuild:
     def test_builds_the_named_image(self, project: Project) -> None:
         assert project.run("build.sh").code == 0
         told = f"--build-arg VERSION={acouslic.__version__} --build-arg REVISION=unknown"
-        assert f"docker build {told} --tag acouslic .\n" in project.log
+        assert f"docker build --target exec {told} --tag acouslic .\n" in project.log
         flags = {"IMAGE": "mine", "DOCKER_BUILD_FLAGS": "--network host"}
         assert project.run("build.sh", cwd=Path("/"), **flags).code == 0
-        assert f"docker build --network host {told} --tag mine .\n" in project.log
+        assert f"docker build --target exec --network host {told} --tag mine .\n" in project.log
+
+    def test_builds_either_interface(self, project: Project) -> None:
+        assert project.run("build.sh", "--api", "invoke").code == 0
+        assert "docker build --target invoke --build-arg" in project.log
+        assert "--tag acouslic-invoke .\n" in project.log
+        assert project.run("build.sh", "--api", "web").code == 2
 
     def test_tells_the_image_which_revision_it_holds(self, project: Project) -> None:
         def git(*arguments: str) -> str:
@@ -355,7 +396,7 @@ class TestBuild:
 
     def test_names_the_platform_on_another_one(self, project: Project) -> None:
         assert project.run("build.sh", FAKE_ARCH="arm64").code == 0
-        assert "docker build --platform linux/amd64 --build-arg" in project.log
+        assert "docker build --target exec --platform linux/amd64 --build-arg" in project.log
 
     def test_without_an_engine(self, project: Project) -> None:
         result = project.run("build.sh", FAKE_INFO="1")
@@ -398,6 +439,62 @@ class TestTest:
         result = project.run(*where, FAKE_FAILURE="yes")
         assert result.code == 1
         assert result.err == "error: expected a stack\n"
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_server_is_asked_twice_and_has_to_end(self, project: Project, fails: bool) -> None:
+        shutil.copy(ROOT / "requirements-invoke.txt", project.root / "requirements-invoke.txt")
+        pins = [project.root / name for name in ("requirements.txt", "requirements-invoke.txt")]
+        stamp = project.root / ".venv/installed-requirements-invoke.txt"
+        stamp.write_text("".join(pin.read_text() for pin in pins))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            free = listener.getsockname()[1]
+        script = project.root / "test.sh"
+        assert "port=4743" in script.read_text()
+        script.write_text(script.read_text().replace("port=4743", f"port={free}"))
+        if fails:
+            project.environment["FAKE_FAILURE"] = "yes"
+        result = project.run(*LOCAL, "--api", "invoke")
+        if fails:
+            assert result.code == 1
+            assert "wrong: /invoke: expected 201, found 500" in result.err
+        else:
+            assert result.code == 0, result.err
+            assert "/health: 200 after" in result.out
+            assert "/invoke 2: 201 in" in result.out
+            assert result.out.endswith("passed (local)\n")
+
+    def test_a_try_out_pack_is_taken_where_it_is(self, project: Project) -> None:
+        project.run(*LOCAL)
+        inputs = project.root / "test/input"
+        (inputs / "interf0").mkdir()
+        (inputs / "images").rename(inputs / "interf0/images")
+        result = project.run("test.sh")
+        assert result.code == 0, result.err
+        (run,) = [line for line in project.log.splitlines() if "/measured.py -- " in line]
+        assert "/test/input/interf0:/input:ro" in run
+
+    @pytest.mark.parametrize("has_gpu", [False, True])
+    def test_a_gpu_is_used_where_the_engine_has_one(self, project: Project, has_gpu: bool) -> None:
+        runtimes = '{"io.containerd.runc.v2":{},"nvidia":{}}' if has_gpu else '{"runc":{}}'
+        result = project.run("test.sh", FAKE_RUNTIMES=runtimes)
+        assert ("GPU: --gpus all" if has_gpu else "GPU: none, as the engine has no") in result.out
+        (run,) = [line for line in project.log.splitlines() if "/measured.py -- " in line]
+        assert ("--gpus all" in run) == has_gpu
+
+    def test_what_was_exported_is_loaded_and_nothing_is_built(self, project: Project) -> None:
+        result = project.run("test.sh", "--exported", "out")
+        assert result.code == 1
+        assert "expected acouslic.tar.gz in out" in result.err
+        out = project.root / "out"
+        out.mkdir()
+        (out / "acouslic.tar.gz").write_text("the image")
+        put_bundle(project.root / "weights")
+        with tarfile.open(out / "model.tar.gz", "w:gz") as tar:
+            tar.add(project.root / "weights", ".")
+        result = project.run("test.sh", "--exported", "out")
+        assert result.code == 0, result.err
+        assert "docker load --input out/acouslic.tar.gz" in project.log
+        assert "docker build" not in project.log
 
     def test_a_stack_of_the_users_own_has_no_truth(self, project: Project) -> None:
         project.run(*LOCAL)
@@ -524,22 +621,36 @@ class TestExport:
 class TestCi:
     @pytest.fixture
     def project(self, project: Project) -> Project:
-        for script in ("check.sh", "test.sh", "recipes/tour.sh"):
-            text = f'#!/bin/sh\necho "{script} $*" >>"$LOG"\nexit "${{FAKE_CHECK:-0}}"\n'
+        for script in ("venv.sh", "check.sh", "test.sh", "recipes/tour.sh"):
+            fake = "FAKE_VENV" if script == "venv.sh" else "FAKE_CHECK"
+            text = f'#!/bin/sh\necho "{script} $*" >>"$LOG"\nexit "${{{fake}:-0}}"\n'
             write_program(project.root / script, text)
         return project
 
     def calls(self, project: Project) -> list[str]:
-        lines = [line for line in project.log.splitlines() if not line.startswith("docker")]
+        environment, *lines = [
+            line for line in project.log.splitlines() if not line.startswith("docker")
+        ]
+        assert environment == "venv.sh requirements-platform.txt"
         return ["the tour" if line.startswith("recipes/tour.sh /") else line for line in lines]
 
     def test_checks_then_the_main_job_both_ways(self, project: Project) -> None:
         assert project.run(".ci/run").code == 0
-        assert self.calls(project) == ["check.sh ", "test.sh ", "test.sh --local", "the tour"]
+        assert self.calls(project) == [
+            "check.sh ",
+            "test.sh ",
+            "test.sh --api invoke",
+            "test.sh --local",
+            "the tour",
+        ]
 
     def test_without_an_engine_once(self, project: Project) -> None:
         assert project.run(".ci/run", FAKE_INFO="1").code == 0
-        assert self.calls(project) == ["check.sh ", "test.sh ", "the tour"]
+        assert self.calls(project) == ["check.sh ", "test.sh ", "test.sh --api invoke", "the tour"]
+
+    def test_without_a_python_for_the_platforms_launcher_it_fails(self, project: Project) -> None:
+        assert project.run(".ci/run", FAKE_VENV="1").code == 1
+        assert self.calls(project) == []
 
     def test_a_failed_check_ends_it(self, project: Project) -> None:
         assert project.run(".ci/run", FAKE_CHECK="1").code == 1
@@ -557,7 +668,8 @@ class TestCi:
         check, up, *rest = self.calls(project)
         assert check == "check.sh "
         assert up.startswith("up pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime torch==2.9.1 torchv")
+        main_jobs = ["test.sh ", "test.sh --api invoke"]
         # One that works is stopped at the end, one that does not is out of the way before.
         assert rest == (
-            ["test.sh ", "the tour", "down"] if rig_works else ["down", "test.sh ", "the tour"]
+            [*main_jobs, "the tour", "down"] if rig_works else ["down", *main_jobs, "the tour"]
         )

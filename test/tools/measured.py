@@ -5,6 +5,7 @@ Standard library only, since it runs inside the image too. It ends with the comm
 
 import argparse
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,10 @@ def main() -> int:
     parser.add_argument("command", nargs="+")
     command: list[str] = parser.parse_args().command
     start = time.monotonic()
-    exit_code = subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as process:
+        # As the container's first process it is the one that is told to end.
+        signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+        exit_code = process.wait()
     seconds = time.monotonic() - start
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     peak_gib = peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # Linux counts in KiB

@@ -1,0 +1,49 @@
+"""Answer cases as the platform asks for them over HTTP: one server, its weights loaded once."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from acouslic.command import add_platform_options, add_shared_options, exit_code, load_model
+from acouslic.server import PORT, listen, serve
+from acouslic.stopping import leave
+
+
+def main() -> int:
+    """Run the server and return its exit code: 0 after a signal between two cases."""
+    options = parse_arguments()
+    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(name)s: %(message)s", level="INFO")
+    return exit_code(lambda: run(options))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The options; a wrong one ends the process with exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_platform_options(parser)
+    parser.add_argument(
+        "--port", type=int, default=PORT, help="where it listens (default: %(default)s)"
+    )
+    add_shared_options(parser)
+    return parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> None:
+    """Take the port, load the weights, answer cases."""
+    with listen(options.port) as listener:
+        serve(listener, lambda: prepare(options))
+
+
+def prepare(options: argparse.Namespace) -> Callable[[], None]:
+    """Load the weights; the function that is returned answers the case that is there."""
+    # This takes seconds to import; calls that come before wait for it.
+    from acouslic.case import Places, answer_case, warm_up
+
+    bundle = load_model(options)
+    warm_up(bundle)
+    places = Places(options.input, options.output, options.preview)
+    return lambda: answer_case(places, lambda: bundle)
+
+
+if __name__ == "__main__":
+    leave(main())
