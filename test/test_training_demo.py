@@ -11,8 +11,10 @@ from unrendered import store_unrendered
 
 from acouslic.bundle import Bundle, load_bundle, plain_state
 from acouslic.network import TrunkConfig
+from dataset.cache import open_cache
+from training.base import base_sha256, load_base
 from training.demo import build
-from training.demo.build import DemoOptions, Phantoms, build_demo, demo_options
+from training.demo.build import DemoOptions, Phantoms, _train_foundation, build_demo, demo_options
 from training.options import DemoSize, Machine
 from training.runs import OPTIONS, WEIGHTS
 
@@ -98,6 +100,24 @@ def test_the_bundle_says_what_it_is(work: Path) -> None:
     assert provenance["calibration"]["cases"] == 2
     card = (work / "bundle" / "MODEL_CARD.md").read_text()
     assert "Trained on phantoms, not on patients" in card
+
+
+def test_the_foundation_can_go_on_from_another_trunk(
+    work: Path, options: DemoOptions, tmp_path: Path
+) -> None:
+    cache = open_cache(work / "foundation-cache")
+    machine = Machine("fp32", "cpu")
+    decoder = _train_foundation(
+        tmp_path / "run", tmp_path / "base", cache, options, machine, work / "bundle"
+    )
+    provenance = json.loads((tmp_path / "base" / "provenance.json").read_text())
+    assert provenance["start"]["sha256"] == base_sha256(work / "bundle")
+    assert provenance["start"]["provenance"]["simulated"] and decoder
+    (before, after) = (
+        load_base(folder)[1].conv1.weight for folder in (work / "bundle", tmp_path / "base")
+    )
+    torch.testing.assert_close(before, after, atol=0.02, rtol=0)
+    assert not torch.equal(before, after)
 
 
 def test_made_again_from_finished_stages_it_is_the_same(

@@ -18,8 +18,9 @@ def demo(options: Demo) -> None:
     build_demo(
         options.work,
         options.output,
-        demo_options(options.size),
+        demo_options(options.size, goes_on=options.start is not None),
         options.machine,
+        start=options.start,
         overwrite=options.overwrite,
     )
 

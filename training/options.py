@@ -187,6 +187,8 @@ class Demo:
     """Folder of the bundle."""
     work: Path = Path("demo-work")
     """Folder for caches and runs; what is finished there is not made again."""
+    start: Path | None = None
+    """Bundle or base whose trunk the foundation goes on from; None starts from random weights."""
     size: Annotated[DemoSize, INLINE] = field(default_factory=DemoSize)
     machine: Annotated[Machine, INLINE] = field(default_factory=Machine)
     overwrite: bool = False

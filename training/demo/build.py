@@ -32,7 +32,14 @@ from dataset.prepare import add_cases
 from dataset.processes import in_processes
 from phantom.dataset import case_name, write_dataset
 from phantom.look import Look
-from training.base import BASE, PROVENANCE, TORCH_TYPES, load_base, save_base
+from training.base import (
+    BASE,
+    PROVENANCE,
+    TORCH_TYPES,
+    base_sha256,
+    load_base,
+    save_base,
+)
 from training.calibration import HeldOut, calibrate, describe, in_parts, with_calibration
 from training.cards import demo_card
 from training.cross_validate import case_evidence
@@ -53,8 +60,9 @@ INTENDED_USE = (
 CALIBRATION_PARTS = 4
 CHUNK_CASES = 6
 STACKS = ".stacks-"
-# Of the foundation: the best that was tried for Muon (docs/log.md, 2026-11-21).
-FOUNDATION_RATE = 3e-3
+# Of the foundation: the best that was tried for Muon (docs/log.md, 2026-11-21), and half of it
+# where a trunk goes on.
+FOUNDATION_RATE, LATER_RATE = 3e-3, 1.5e-3
 # Any numbers would do; those of the phantoms must differ, so that no phantom is in both stages.
 FOUNDATION_PHANTOMS_SEED, ADAPTATION_PHANTOMS_SEED = 1001, 2002
 FOUNDATION_SEED, ADAPTATION_SEED = 11, 22
@@ -106,8 +114,13 @@ class DemoOptions:
         return NetworkConfig(self.trunk, self.decoder_width, self.image_levels, "fan")
 
 
-def demo_options(size: DemoSize) -> DemoOptions:
-    """The options behind the shipped demo, with as much data and training as `size` says."""
+def demo_options(size: DemoSize, *, goes_on: bool = False) -> DemoOptions:
+    """The options behind the shipped demo.
+
+    Args:
+        size: how much data and training.
+        goes_on: whether the foundation's trunk has been trained before.
+    """
     (learnt, adapted), (held_out, judged) = size.cases, size.held_out
     return DemoOptions(
         trunk=TrunkConfig.read(TRUNK),
@@ -122,7 +135,7 @@ def demo_options(size: DemoSize) -> DemoOptions:
             batch_size=size.batch_size,
             seed=FOUNDATION_SEED,
             head_rate=FOUNDATION_RATE,
-            trunk_rate=FOUNDATION_RATE,
+            trunk_rate=LATER_RATE if goes_on else FOUNDATION_RATE,
         ),
         adaptation_data=Phantoms(ADAPTATION_PHANTOMS_SEED, adapted, judged, Look.MIXED.value),
         adaptation=Recipe(
@@ -143,7 +156,13 @@ def demo_options(size: DemoSize) -> DemoOptions:
 
 
 def build_demo(
-    work: Path, output: Path, options: DemoOptions, machine: Machine, *, overwrite: bool = False
+    work: Path,
+    output: Path,
+    options: DemoOptions,
+    machine: Machine,
+    *,
+    start: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Make the demo bundle.
 
@@ -152,6 +171,7 @@ def build_demo(
         output: the bundle's folder.
         options: all that determines the bundle.
         machine: what computes.
+        start: bundle or base whose trunk the foundation goes on from; None starts from nothing.
         overwrite: whether an older bundle may be replaced.
 
     Raises:
@@ -163,7 +183,7 @@ def build_demo(
     if not (base / PROVENANCE).is_file():
         files.refuse_stranger(base, BASE, overwrite=False)
     first = _cache(work / "foundation-cache", options.foundation_data, options)
-    decoder = _train_foundation(work / "foundation", base, first, options, machine)
+    decoder = _train_foundation(work / "foundation", base, first, options, machine, start)
     second = _cache(work / "adaptation-cache", options.adaptation_data, options)
     networks = [
         _adapt(work / f"member-{member}", base, decoder, second, options, machine, member)
@@ -282,12 +302,18 @@ def _split(cache: Cache, phantoms: Phantoms) -> tuple[Cache, Cache]:
 
 
 def _train_foundation(
-    folder: Path, base: Path, cache: Cache, options: DemoOptions, machine: Machine
+    folder: Path,
+    base: Path,
+    cache: Cache,
+    options: DemoOptions,
+    machine: Machine,
+    start: Path | None,
 ) -> dict[str, torch.Tensor]:
     """Make the base, unless it is there, and return the decoder that learnt with it."""
     recipe = options.foundation
     torch.manual_seed(recipe.seed)
     network = AnatomyNet(options.network)
+    began = None if start is None else _begin_from(start, network)
     phantoms = options.foundation_data
     numbers = case_numbers(phantoms.seed, phantoms.training + phantoms.validation)
     training, validation = (
@@ -297,14 +323,15 @@ def _train_foundation(
         folder,
         FoundationTraining(network, recipe, training, validation, workers=machine.workers),
         machine,
-        identity={"network": options.network.to_dict()},
+        identity={"network": options.network.to_dict(), "start": began},
         # Ten times: enough for a curve, and little beside the training.
         validate_every=max(1, recipe.epochs // 10),
     )
     if not (base / PROVENANCE).is_file():
         provenance = {
             "simulated": True,
-            "what": "trunk of the demo network, trained from scratch on the anatomy of phantoms",
+            "what": "trunk of the demo network, trained on the anatomy of phantoms",
+            "start": began,
             "phantoms": asdict(phantoms),
             "recipe": asdict(recipe),
             "code": code_version(),
@@ -314,6 +341,13 @@ def _train_foundation(
         state = network.trunk.state_dict()
         save_base(base, options.trunk, state, provenance, TORCH_TYPES["fp16"])
     return network.decoder.state_dict()
+
+
+def _begin_from(start: Path, network: AnatomyNet) -> dict[str, Any]:
+    """Give a network the trunk of a bundle or base, and say where that one comes from."""
+    _, trunk, provenance = load_base(start)
+    network.trunk.load_state_dict(trunk.state_dict())
+    return {"sha256": base_sha256(start), "provenance": provenance}
 
 
 def _adapt(
