@@ -52,6 +52,9 @@ LABEL org.opencontainers.image.title="acouslic" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION
+# The only bundle that this image takes; empty: any.
+ARG BUNDLE_ID=
+ENV ACOUSLIC_BUNDLE_ID=$BUNDLE_ID
 
 
 # Runs once a case.

@@ -11,6 +11,7 @@ usage: ./build.sh [--api exec|invoke]
   --api invoke   a web server that answers many cases
 
   IMAGE                the image's name (default: acouslic, or acouslic-invoke)
+  BUNDLE_ID            the only bundle that the image shall take, such as acouslic-demo-1471c1b8b781 (default: any)
   DOCKER_BUILD_FLAGS   more flags for `docker build`, such as `--network host` behind a proxy
 TEXT
 }
@@ -52,4 +53,5 @@ flags+=(${DOCKER_BUILD_FLAGS:-})
 docker build --target "$api" "${flags[@]+"${flags[@]}"}" \
   --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' acouslic/__init__.py)" \
   --build-arg "REVISION=$(revision)" \
+  --build-arg "BUNDLE_ID=${BUNDLE_ID:-}" \
   --tag "${IMAGE:-$default_image}" .

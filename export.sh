@@ -68,7 +68,7 @@ check_image() {
 # The image's own loader reads the bundle as the platform will, so a damaged one is not uploaded.
 check_bundle() {
   docker run --rm --network none --volume "$PWD/$bundle:/opt/ml/model:ro" --entrypoint python "$image" \
-    -c 'from pathlib import Path; from acouslic.bundle import load_bundle; load_bundle(Path("/opt/ml/model"), "cpu")' ||
+    -c 'from acouslic.command import MODEL, load; load(MODEL, device="cpu", sweep_prior="calibrated")' ||
     fail "$bundle is no bundle that the image can load"
 }
 

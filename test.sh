@@ -18,7 +18,8 @@ usage: ./test.sh [--local] [--api exec|invoke] [--model DIR]
                   (chosen by itself where no Docker engine answers)
   --api exec      a process a case (default)
   --api invoke    a server, which is asked for the case twice
-  --model DIR     the bundle of weights (default: model; where that is empty, the demo bundle is used)
+  --model DIR     the bundle of weights (default: model; where that is empty, the demo weights are asked
+                  for with --demo, which mean nothing for patients)
   --exported DIR  what ./export.sh wrote: its archive is loaded and answers with its weights; nothing is built
 
   IMAGE              the image's name (default: acouslic, or acouslic-invoke)
@@ -69,6 +70,13 @@ parse_arguments() {
   done
 }
 
+# inference.py takes the demo weights only where it is told to.
+choose_demo() {
+  [ -z "$(find model -mindepth 1 -maxdepth 1 ! -name README.md ! -name .gitignore ! -name lost+found)" ] || return 0
+  say "no bundle in model/: passing --demo, so the demo weights answer, which mean nothing for patients"
+  demo=(--demo)
+}
+
 choose_place() {
   if [ "$where" = container ] && ! docker info >/dev/null 2>&1; then
     [ -z "$exported" ] || fail "expected a Docker engine for --exported; found none that answers; start it"
@@ -103,6 +111,8 @@ load_export() {
 }
 
 choose_model() {
+  demo=()
+  [ -n "$model" ] || choose_demo
   model=$(cd "${model:-model}" && pwd) # Docker takes a relative name for that of a volume
 }
 
@@ -156,7 +166,7 @@ become_entry_point() {
   ulimit -S -d $((data_limit_gib << 20)) || say "RLIMIT_DATA cannot be set here"
   exec .venv/bin/python test/tools/measured.py -- .venv/bin/python "$program" \
     --input "$input" --output test/output --model "$model" --preview test/preview/preview.png \
-    "${more[@]+"${more[@]}"}"
+    "${more[@]+"${more[@]}"}" "${demo[@]+"${demo[@]}"}"
 }
 
 # The image's own entry point, below a process that measures it, under the platform's conditions.
@@ -177,7 +187,8 @@ run_in_container() {
     --volume "$PWD/$input:/input:ro" --volume "$PWD/test/output:/output" \
     --volume "$PWD/test/preview:/preview" --volume "$model:/opt/ml/model:ro" \
     --volume "$PWD/test/tools/measured.py:/measured.py:ro" "${flags[@]+"${flags[@]}"}" \
-    --entrypoint python "$image" /measured.py -- "${entrypoint[@]}" --preview /preview/preview.png
+    --entrypoint python "$image" /measured.py -- "${entrypoint[@]}" --preview /preview/preview.png \
+    "${demo[@]+"${demo[@]}"}"
 }
 
 # A server on a network without outside, and beside it who plays the platform.

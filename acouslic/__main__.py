@@ -7,7 +7,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acouslic.command import DEMO_BUNDLE, add_shared_options, exit_code, load
+from acouslic.command import (
+    DEMO_BUNDLE,
+    add_shared_options,
+    asks_for_demo,
+    exit_code,
+    load,
+    load_model,
+)
 from acouslic.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     if options.model is None and not DEMO_BUNDLE.is_dir():
         raise InputError(
             expected="a bundle of weights, --model DIR",
-            found="none, and this installation brings no demo bundle",
+            found="none, and this installation brings no demo weights",
             advice="name one; `resources/demo` of the project's repository is one to try",
         )
     if options.preview:
@@ -86,12 +93,11 @@ def _measure_folder(stacks: list[Path], options: argparse.Namespace) -> None:
 
 
 def _load_bundle(options: argparse.Namespace) -> "Bundle":
-    """The bundle of --model; without it the checkout's, as `./test.sh` takes it."""
-    from acouslic.bundle import choose_bundle
-
-    checkout = DEMO_BUNDLE.parents[1]
-    model = options.model or choose_bundle(checkout / "model", DEMO_BUNDLE)
-    return load(model, options)
+    """The bundle of --model, or the demo's; without either the checkout's in model/."""
+    if options.model is None and asks_for_demo(options):
+        return load(DEMO_BUNDLE, device=options.device, sweep_prior=options.sweep_prior)
+    options.model = options.model or DEMO_BUNDLE.parents[1] / "model"
+    return load_model(options)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -115,8 +121,7 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         type=Path,
         metavar="DIR",
-        help="bundle of weights (default: model/ of the checkout, or its demo bundle, which means "
-        "nothing for patients, while model/ is empty; without a checkout: required)",
+        help="bundle of weights (default: model/ of the checkout; without a checkout: required)",
     )
     parser.add_argument(
         "--preview",

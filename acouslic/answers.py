@@ -187,7 +187,7 @@ def answer_stack(job: Job, bundle: Bundle) -> Row:
     measurement = measure(stack, bundle)
     try:
         with files.new_folder(job.folder, ANSWER, overwrite=True) as partial:
-            write_outputs(partial, stack, measurement, bundle.id)
+            write_outputs(partial, stack, measurement, bundle.id, simulated=bundle.is_simulated)
             if job.preview:
                 from acouslic.preview import write_preview
 
@@ -201,7 +201,7 @@ def answer_stack(job: Job, bundle: Bundle) -> Row:
     except OSError as error:
         raise unwritable(job.folder, error) from error
     log.info("%s: %s", job.case, measurement)
-    described = describe(stack, measurement, bundle.id)
+    described = describe(stack, measurement, bundle.id, simulated=bundle.is_simulated)
     return _row(job.case, described, round(time.perf_counter() - start, 2))
 
 

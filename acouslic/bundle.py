@@ -10,7 +10,6 @@ manifest.json           the bundle's name, and the SHA-256 of each other file
 Several members are an ensemble: their predictions are averaged.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -47,7 +46,6 @@ FORMAT: Literal["acouslic-bundle-2"] = "acouslic-bundle-2"
 # Its bundles have no calibration and another rule for the choice of the frame.
 FIRST_FORMAT: Literal["acouslic-bundle-1"] = "acouslic-bundle-1"
 FIRST_RULE = {"smoothing_frames", "mask_weight"}
-log = logging.getLogger(__name__)
 
 
 def _owned(folder: Path) -> set[str]:
@@ -151,22 +149,44 @@ def without_sweep_prior(bundle: Bundle) -> Bundle:
     return replace(bundle, config=replace(bundle.config, selection=selection))
 
 
-def choose_bundle(folder: Path, demo: Path) -> Path:
-    """The folder itself, or the demo bundle where the folder is missing or has only a README.
+def choose_bundle(folder: Path, *, demo: Path | None) -> Path:
+    """The folder of the bundle to load: the user's, or the demo's where that is asked for.
 
     Args:
-        folder: where the user's bundle is, if there is one.
-        demo: the demo bundle's folder.
+        folder: where the user's bundle is.
+        demo: the demo bundle's folder where it is asked for, else None.
+
+    Raises:
+        BundleError: there is no bundle, or one beside the demo that is asked for.
     """
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names - STRANGERS_ALLOWED:
+    problem = _emptiness(folder)
+    if demo is None:
+        if problem:
+            raise BundleError(
+                expected=f"a bundle of weights in {folder}",
+                found=problem,
+                advice="upload model.tar.gz (./export.sh writes it) as the algorithm's model, or "
+                "name a bundle with --model; to try the software without one, give --demo or set "
+                "ACOUSLIC_DEMO=1",
+            )
         return folder
-    log.warning(
-        "no bundle in %s: using the demo bundle, which was trained on simulated images and "
-        "means nothing for patients",
-        folder,
-    )
+    if not problem:
+        raise BundleError(
+            expected=f"no bundle in {folder}, as the demo weights are asked for",
+            found="one",
+            advice="leave out --demo and ACOUSLIC_DEMO to use it, or empty the folder",
+        )
     return demo
+
+
+def _emptiness(folder: Path) -> str | None:
+    """In what way there is nothing in a folder; None where there is something."""
+    if not folder.is_dir():
+        if folder.is_symlink() and not folder.exists():
+            return "a link that leads nowhere"
+        return "a file" if folder.exists() else "no such folder"
+    names = {path.name for path in folder.iterdir()}
+    return None if names - STRANGERS_ALLOWED else "nothing in that folder"
 
 
 def save_bundle(

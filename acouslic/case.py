@@ -57,7 +57,7 @@ def answer_case(places: Places, load: Callable[[], Bundle]) -> None:
         bundle = load()
         measurement = measure(stack, bundle)
         start = time.perf_counter()
-        write_outputs(places.output, stack, measurement, bundle.id)
+        write_outputs(places.output, stack, measurement, bundle.id, simulated=bundle.is_simulated)
         seconds |= measurement.seconds | {"write": time.perf_counter() - start}
         log.info("seconds: %s", ", ".join(f"{stage} {time:.1f}" for stage, time in seconds.items()))
         log.info("%s: %s", stack.name, measurement)

@@ -5,12 +5,13 @@ Nothing that takes seconds to import is imported here before it is needed: `--he
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acouslic.errors import AcouslicError
+from acouslic.errors import AcouslicError, BundleError, InputError
 from acouslic.stopping import INTERRUPTED, TERMINATED, Stopped, leave, signals_raise
 from acouslic.version import version_line
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # A wheel has no such folder: it holds this package alone.
 DEMO_BUNDLE = Path(__file__).resolve().parents[1] / "resources" / "demo"
+# In the environment: whether the demo weights are asked for; the only bundle that may answer.
+DEMO, BOUND = "ACOUSLIC_DEMO", "ACOUSLIC_BUNDLE_ID"
 # The platform's own folders.
 INPUT, OUTPUT, MODEL = Path("/input"), Path("/output"), Path("/opt/ml/model")
 # Whoever sends SIGTERM sends SIGKILL some seconds later; 2 s are promised.
@@ -49,8 +52,7 @@ def add_platform_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=MODEL,
         metavar="DIR",
-        help="bundle of weights; while it is empty, the demo bundle is used, which means nothing "
-        "for patients (default: %(default)s)",
+        help="bundle of weights (default: %(default)s)",
     )
     parser.add_argument(
         "--preview",
@@ -75,6 +77,12 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
         default="calibrated",
         help="whether a sweep's number counts in the choice of the frame; none: for a site that "
         "sweeps otherwise than the challenge (default: calibrated)",
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="use the demo weights, which were trained on simulated images and mean nothing for "
+        "patients; ACOUSLIC_DEMO=1 does the same (default: no)",
     )
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="print version and git revision, and exit"
@@ -127,25 +135,63 @@ def error_line(error: Exception) -> str | None:
     return None
 
 
-def load(model: Path, options: argparse.Namespace) -> "Bundle":
-    """Load a bundle as the shared options say, and say so in the log.
+def is_set(variable: str) -> bool:
+    """Whether a switch is on in the environment: 1; not set, empty or 0 is off.
 
     Raises:
-        BundleError: the bundle is not whole.
+        InputError: it has another value.
+    """
+    value = os.environ.get(variable, "")
+    if value not in ("", "0", "1"):
+        raise InputError(
+            expected=f"0 or 1 in {variable}", found=repr(value), advice="set one of them"
+        )
+    return value == "1"
+
+
+def asks_for_demo(options: argparse.Namespace) -> bool:
+    """Whether the demo weights are asked for, by --demo or by the environment."""
+    return options.demo or is_set(DEMO)
+
+
+def load(model: Path, *, device: str, sweep_prior: str) -> "Bundle":
+    """Load a bundle, and say so in the log.
+
+    Args:
+        model: its folder.
+        device: what computes: cpu, cuda or auto.
+        sweep_prior: whether a sweep's number counts in the choice: calibrated or none.
+
+    Raises:
+        BundleError: the bundle is not whole, or not the one that this image is bound to.
         InputError: there is no such device.
     """
     from acouslic.bundle import load_bundle, without_sweep_prior
+    from acouslic.bundle_files import BundleFolder
     from acouslic.segment import choose_device
 
-    bundle = load_bundle(model, choose_device(options.device))
-    if options.sweep_prior == "none":
+    bound = os.environ.get(BOUND, "")
+    if bound and (given := BundleFolder(model).id) != bound:
+        raise BundleError(
+            expected=f"bundle {bound}, to which {BOUND} binds this image",
+            found=f"{given} in {model}",
+            advice="upload that bundle, or an image that was built for this one",
+        )
+    bundle = load_bundle(model, choose_device(device))
+    if sweep_prior == "none":
         bundle = without_sweep_prior(bundle)
     log.info("bundle %s on %s", bundle.id, bundle.device)
+    if bundle.is_simulated:
+        log.warning(
+            "these weights were trained on simulated images; they mean nothing for patients"
+        )
     return bundle
 
 
 def load_model(options: argparse.Namespace) -> "Bundle":
-    """Load the bundle of --model, or the demo bundle while there is none; see `load`."""
+    """Load the bundle of --model, or the demo's where it is asked for; see `load`."""
     from acouslic.bundle import choose_bundle
 
-    return load(choose_bundle(options.model, DEMO_BUNDLE), options)
+    demo = DEMO_BUNDLE if asks_for_demo(options) else None
+    model = choose_bundle(options.model, demo=demo)
+    return load(model, device=options.device, sweep_prior=options.sweep_prior)

@@ -192,7 +192,9 @@ def remove_answer(output_dir: Path) -> None:
         raise unwritable(output_dir, error) from error
 
 
-def write_outputs(output_dir: Path, stack: Stack, measurement: Measurement, bundle_id: str) -> None:
+def write_outputs(
+    output_dir: Path, stack: Stack, measurement: Measurement, bundle_id: str, *, simulated: bool
+) -> None:
     """Write the mask volume, the frame number and the measurement, all of them or none.
 
     Args:
@@ -200,6 +202,7 @@ def write_outputs(output_dir: Path, stack: Stack, measurement: Measurement, bund
         stack: what was measured; the mask has its shape and geometry.
         measurement: the answer.
         bundle_id: the weights that gave it.
+        simulated: whether those were trained on simulated images.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -207,14 +210,16 @@ def write_outputs(output_dir: Path, stack: Stack, measurement: Measurement, bund
     try:
         with files.new_files(output_dir, ANSWER_FILES) as partial:
             _write_mask(partial / MASK_FILE, stack, measurement)
-            described = describe(stack, measurement, bundle_id)
+            described = describe(stack, measurement, bundle_id, simulated=simulated)
             files.write_json(partial / CIRCUMFERENCE_FILE, described)
             files.write_json(partial / FRAME_FILE, measurement.frame)
     except OSError as error:
         raise unwritable(output_dir, error) from error
 
 
-def describe(stack: Stack, measurement: Measurement, bundle_id: str) -> dict[str, Any]:
+def describe(
+    stack: Stack, measurement: Measurement, bundle_id: str, *, simulated: bool
+) -> dict[str, Any]:
     """A measurement in plain JSON types, lengths in mm and places in pixels of the frame."""
     ellipse, spacing_mm = measurement.ellipse, stack.geometry.spacing_mm[0]
     return {
@@ -232,6 +237,7 @@ def describe(stack: Stack, measurement: Measurement, bundle_id: str) -> dict[str
         "confidence": measurement.confidence,
         "p_annotated": measurement.p_annotated,
         "bundle_id": bundle_id,
+        "simulated": simulated,
     }
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from acouslic import files
-from acouslic.bundle import Bundle, load_bundle, without_sweep_prior
+from acouslic.bundle import Bundle
 from acouslic.challenge import CIRCUMFERENCE_FILE, FRAME_FILE, IMAGES, MASK_FOLDER
+from acouslic.command import load
 from acouslic.errors import AcouslicError, InputError, OutputError
 from acouslic.metaimage import read_header
 from acouslic.pipeline import Measurement, measure
 from acouslic.platform_io import write_outputs
-from acouslic.segment import choose_device
 from acouslic.stack import Stack, read_stack
 from dataset.processes import progress
 from evaluation.options import RunOptions
@@ -80,9 +80,7 @@ def run(options: RunOptions) -> Record:
     stacks = find_stacks(options)
     files.refuse_foreign_folder(options.output, RUN_FILE, "a run")
     files.refuse_foreign_file(options.output / RUN_FILE, RUN_MARK, "a run's record")
-    bundle = load_bundle(options.model, choose_device(options.device))
-    if options.sweep_prior == "none":
-        bundle = without_sweep_prior(bundle)
+    bundle = load(options.model, device=options.device, sweep_prior=options.sweep_prior)
     options.output.mkdir(parents=True, exist_ok=True)
     with files.claim(options.output) as is_ours:
         if not is_ours:
@@ -167,7 +165,7 @@ def _run_case(
         stack = ahead.take()
         start = time.perf_counter()
         measurement = measure(stack, bundle, RULES[options.rule])
-        _write_case(options.output, stack, measurement, bundle.id)
+        _write_case(options.output, stack, measurement, bundle)
         record.seconds[name] = round(time.perf_counter() - start, 3)
     # Whatever it is, it belongs to this case; the others need not wait until it is mended.
     except Exception as error:
@@ -175,11 +173,11 @@ def _run_case(
         log.exception("case %s failed", name)
 
 
-def _write_case(output: Path, stack: Stack, measurement: Measurement, bundle_id: str) -> None:
+def _write_case(output: Path, stack: Stack, measurement: Measurement, bundle: Bundle) -> None:
     """Write a case's answer, whole or not at all: a folder of that name is a finished case."""
     scores = [round(float(score), SCORE_DIGITS) for score in measurement.frame_scores]
     with files.new_folder(output / stack.name, CASE, overwrite=True) as partial:
-        write_outputs(partial, stack, measurement, bundle_id)
+        write_outputs(partial, stack, measurement, bundle.id, simulated=bundle.is_simulated)
         files.write_json(partial / SCORES_FILE, {"frame_scores": scores}, indent=None)
 
 

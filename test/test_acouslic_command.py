@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import SimpleITK as sitk
 import acouslic
 import inference
 from acouslic import __main__ as command_line
-from acouslic import answers
+from acouslic import answers, command
 from acouslic.__main__ import main
 from acouslic.bundle import Bundle
 from acouslic.challenge import INPUT_FOLDER, SPACING_MM
@@ -92,6 +93,7 @@ def test_one_stack_gives_what_inference_writes_and_a_preview(
             model=tiny_bundle,
             device="cpu",
             sweep_prior="calibrated",
+            demo=False,
             preview=None,
         )
     )
@@ -313,6 +315,30 @@ def test_a_wheel_has_no_demo_bundle_and_says_so(
     assert "--model DIR; found none" in one_line(capsys.readouterr().err)
 
 
+def test_the_checkouts_bundle_or_the_demos_answers_as_the_switch_says(
+    stacks: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    demo, model = tmp_path / "checkout/resources/demo", tmp_path / "checkout/model"
+    shutil.copytree(tiny_bundle, demo)
+    model.mkdir()
+    for module in (command, command_line):
+        monkeypatch.setattr(module, "DEMO_BUNDLE", demo)
+    given = [str(stacks / "case-a.mha"), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(given) == 1
+    assert "--demo" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+    assert main([*given, "--demo"]) == 0
+    assert json.loads((tmp_path / "out" / CIRCUMFERENCE).read_text())["simulated"] is True
+    shutil.copytree(tiny_bundle, model, dirs_exist_ok=True)
+    assert main(given) == 0
+    assert main([*given, "--model", str(model), "--demo"]) == 1
+    assert "leave out --demo" in capsys.readouterr().err
+
+
 def test_a_missing_library_is_one_line_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: __import__("a_library.part")) == 1
     assert "expected the library a_library; found none" in one_line(capsys.readouterr().err)
@@ -340,7 +366,7 @@ def test_help_is_quick_and_every_option_has_a_sentence_with_its_default(program:
     assert not {name.partition(".")[0] for name in imported} & {"torch", "numpy", "SimpleITK"}
     lines = re.sub(r"\n {10,}", "  ", done.stdout).splitlines()
     options = [re.split(r"  +", line.strip(), maxsplit=1) for line in lines if line[:4] == "  --"]
-    assert len(options) == 7
+    assert len(options) == 8
     for name, sentence in options:
         assert name == "--version" or re.search(r"\((default: .*|required)\)$", sentence), name
 

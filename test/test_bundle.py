@@ -177,17 +177,32 @@ def test_missing_and_damaged_tensors_are_refused(tiny_bundle: Path) -> None:
         load_bundle(tiny_bundle)
 
 
-def test_the_demo_bundle_stands_in_for_an_empty_model_folder(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+EMPTY = {
+    "missing": lambda folder: None,
+    "empty": Path.mkdir,
+    "a README alone": lambda folder: (folder.mkdir(), (folder / "README.md").touch()),
+    "a file system's own": lambda folder: (folder / "lost+found").mkdir(parents=True),
+    "a file": Path.touch,
+    "a dangling link": lambda folder: folder.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("make", EMPTY.values(), ids=EMPTY)
+def test_without_a_bundle_only_the_switch_gives_the_demo(
+    tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
-    demo = tmp_path / "demo"
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "README.md").touch()
-    assert choose_bundle(tmp_path / "absent", demo) == demo
-    assert choose_bundle(tmp_path / "model", demo) == demo
-    assert "means nothing for patients" in caplog.text
-    (tmp_path / "model" / "config.json").touch()
-    assert choose_bundle(tmp_path / "model", demo) == tmp_path / "model"
+    model, demo = tmp_path / "model", tmp_path / "demo"
+    make(model)
+    with pytest.raises(BundleError, match=r"upload model\.tar\.gz .* ACOUSLIC_DEMO=1"):
+        choose_bundle(model, demo=None)
+    assert choose_bundle(model, demo=demo) == demo
+
+
+def test_a_bundle_is_never_passed_over_for_the_demo(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    assert choose_bundle(tmp_path, demo=None) == tmp_path
+    with pytest.raises(BundleError, match="leave out --demo"):
+        choose_bundle(tmp_path, demo=tmp_path / "demo")
 
 
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The program as the platform runs it, in a process of its own."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import acouslic
+from acouslic.bundle_files import BundleFolder
 from acouslic.case import prepare_preview
 from acouslic.challenge import FRAME_SHAPE
 from acouslic.errors import OutputError
@@ -91,6 +93,41 @@ def test_a_damaged_bundle_is_one_line_and_no_output(
     assert "sha256" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert written(tmp_path / "output") == []
+
+
+def test_without_a_bundle_it_fails_and_with_the_switch_the_demo_answers(
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray
+) -> None:
+    folder, model = write_stack(frames), tmp_path / "model"
+    model.mkdir()
+    done = run(tmp_path, folder, model)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "upload model.tar.gz" in done.stderr
+    assert written(tmp_path / "output") == []
+    for more, environment in ((["--demo"], os.environ), ([], os.environ | {"ACOUSLIC_DEMO": "1"})):
+        done = run(tmp_path, folder, model, *more, environment=dict(environment))
+        assert done.returncode == 0, done.stderr
+        assert "trained on simulated images; they mean nothing for patients" in done.stdout
+        described = json.loads((tmp_path / "output/fetal-abdominal-circumference.json").read_text())
+        assert described["simulated"] is True
+        assert described["bundle_id"].startswith("acouslic-demo")
+    done = run(tmp_path, folder, model, environment=os.environ | {"ACOUSLIC_DEMO": "yes"})
+    assert "0 or 1 in ACOUSLIC_DEMO" in done.stderr and done.returncode == 1
+
+
+def test_an_image_that_is_bound_to_a_bundle_refuses_another(
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
+) -> None:
+    folder, id_ = write_stack(frames), BundleFolder(tiny_bundle).id
+    bound = os.environ | {"ACOUSLIC_BUNDLE_ID": id_[:-1] + "x"}
+    done = run(tmp_path, folder, tiny_bundle, environment=bound)
+    assert done.returncode == 1
+    assert f"found {id_} in" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert written(tmp_path / "output") == []
+    bound["ACOUSLIC_BUNDLE_ID"] = id_
+    done = run(tmp_path, folder, tiny_bundle, environment=bound)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_output_folder_that_cannot_be_written_is_one_line(

@@ -55,7 +55,7 @@ def names_below(folder: Path) -> list[str]:
 def test_what_is_written_is_whole_and_in_the_inputs_geometry(
     tmp_path: Path, stack: Stack, measurement: Measurement
 ) -> None:
-    write_outputs(tmp_path, stack, measurement, "demo-1")
+    write_outputs(tmp_path, stack, measurement, "demo-1", simulated=True)
     assert names_below(tmp_path) == [
         "fetal-abdomen-frame-number.json",
         "fetal-abdominal-circumference.json",
@@ -75,13 +75,14 @@ def test_what_is_written_is_whole_and_in_the_inputs_geometry(
     assert (described["confidence"], described["p_annotated"]) == (0.8, 0.7)
     assert described["ellipse"]["semi_major_mm"] == pytest.approx(140 * 0.28)
     assert (described["frame"], described["sweep"], described["bundle_id"]) == (4, 3, "demo-1")
+    assert described["simulated"] is True
 
 
 def test_the_same_measurement_gives_the_same_bytes(
     tmp_path: Path, stack: Stack, measurement: Measurement
 ) -> None:
     for name in ("a", "b"):
-        write_outputs(tmp_path / name, stack, measurement, "demo-1")
+        write_outputs(tmp_path / name, stack, measurement, "demo-1", simulated=True)
     for name in names_below(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -94,7 +95,7 @@ def test_a_failure_half_way_leaves_nothing(
 
     monkeypatch.setattr(files, "write_json", full_disk)
     with pytest.raises(OutputError, match="no space left"):
-        write_outputs(tmp_path, stack, measurement, "demo-1")
+        write_outputs(tmp_path, stack, measurement, "demo-1", simulated=True)
     assert list(tmp_path.iterdir()) == []
 
 

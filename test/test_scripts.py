@@ -102,7 +102,10 @@ from pathlib import Path
 parser = argparse.ArgumentParser()
 for name in ("--input", "--output", "--model", "--preview"):
     parser.add_argument(name, type=Path)
+parser.add_argument("--demo", action="store_true")
 arguments = parser.parse_args()
+if arguments.demo:
+    print("asked with --demo")
 if "FAKE_FAILURE" in os.environ:
     sys.exit("error: expected a stack")
 out = arguments.output
@@ -365,6 +368,7 @@ class TestBuild:
     def test_builds_the_named_image(self, project: Project) -> None:
         assert project.run("build.sh").code == 0
         told = f"--build-arg VERSION={acouslic.__version__} --build-arg REVISION=unknown"
+        told += " --build-arg BUNDLE_ID="
         assert f"docker build --target exec {told} --tag acouslic .\n" in project.log
         flags = {"IMAGE": "mine", "DOCKER_BUILD_FLAGS": "--network host"}
         assert project.run("build.sh", cwd=Path("/"), **flags).code == 0
@@ -389,10 +393,14 @@ class TestBuild:
         git("commit", "--quiet", "--message", "all")
         revision = git("rev-parse", "HEAD")
         assert project.run("build.sh").code == 0
-        assert f"--build-arg REVISION={revision} --tag" in project.log
+        assert f"--build-arg REVISION={revision} --build-arg" in project.log
         (project.root / "acouslic/new.py").write_text("")
         assert project.run("build.sh").code == 0
-        assert f"--build-arg REVISION={revision}+changes --tag" in project.log
+        assert f"--build-arg REVISION={revision}+changes --build-arg" in project.log
+
+    def test_binds_the_image_to_a_bundle(self, project: Project) -> None:
+        assert project.run("build.sh", BUNDLE_ID="mine-0123456789ab").code == 0
+        assert "--build-arg BUNDLE_ID=mine-0123456789ab --tag" in project.log
 
     def test_names_the_platform_on_another_one(self, project: Project) -> None:
         assert project.run("build.sh", FAKE_ARCH="arm64").code == 0
@@ -511,6 +519,22 @@ class TestTest:
         result = project.run(*LOCAL)
         assert result.code == 1
         assert "expected one stack" in result.err
+
+    @pytest.mark.parametrize("where", [LOCAL, ("test.sh",)], ids=["local", "container"])
+    def test_only_without_a_bundle_the_demo_is_asked_for(
+        self, project: Project, where: tuple[str, ...]
+    ) -> None:
+        result = project.run(*where)
+        assert "no bundle in model/: passing --demo" in result.out
+        assert result.out.count("asked with --demo") == 1
+        put_bundle(project.root / "model")
+        assert "--demo" not in project.run(*where).out
+
+    def test_an_empty_folder_that_is_named_is_no_reason_for_the_demo(
+        self, project: Project
+    ) -> None:
+        (project.root / "empty").mkdir()
+        assert "--demo" not in project.run(*LOCAL, "--model", "empty").out
 
     def test_a_model_that_is_not_there(self, project: Project) -> None:
         result = project.run("test.sh", "--model", "nowhere")
