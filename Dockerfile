@@ -52,6 +52,8 @@ LABEL org.opencontainers.image.title="acouslic" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION
+# One failed case cancels a whole submission: a stack that can be read but not measured is answered.
+ENV ACOUSLIC_FAIL_SOFT=1
 # The only bundle that this image takes; empty: any.
 ARG BUNDLE_ID=
 ENV ACOUSLIC_BUNDLE_ID=$BUNDLE_ID

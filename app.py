@@ -5,7 +5,13 @@ import logging
 import sys
 from collections.abc import Callable
 
-from acouslic.command import add_platform_options, add_shared_options, exit_code, load_model
+from acouslic.command import (
+    add_platform_options,
+    add_shared_options,
+    exit_code,
+    fails_soft,
+    load_model,
+)
 from acouslic.server import PORT, listen, serve
 from acouslic.stopping import leave
 
@@ -42,7 +48,8 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
     bundle = load_model(options)
     warm_up(bundle)
     places = Places(options.input, options.output, options.preview)
-    return lambda: answer_case(places, lambda: bundle)
+    fail_soft = fails_soft(options)
+    return lambda: answer_case(places, lambda: bundle, fail_soft=fail_soft)
 
 
 if __name__ == "__main__":

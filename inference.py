@@ -4,7 +4,13 @@ import argparse
 import logging
 import sys
 
-from acouslic.command import add_platform_options, add_shared_options, exit_code, load_model
+from acouslic.command import (
+    add_platform_options,
+    add_shared_options,
+    exit_code,
+    fails_soft,
+    load_model,
+)
 
 
 def main() -> int:
@@ -28,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     from acouslic.case import Places, answer_case
 
     places = Places(options.input, options.output, options.preview)
-    answer_case(places, lambda: load_model(options))
+    answer_case(places, lambda: load_model(options), fail_soft=fails_soft(options))
 
 
 if __name__ == "__main__":

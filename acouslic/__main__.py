@@ -12,6 +12,7 @@ from acouslic.command import (
     add_shared_options,
     asks_for_demo,
     exit_code,
+    fails_soft,
     load,
     load_model,
 )
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
 
     stacks = find_stacks(options.input)
     if not options.input.is_dir():
-        check_header(options.input)
+        check_header(options.input, fail_soft=fails_soft(options))
     if options.model is None and not DEMO_BUNDLE.is_dir():
         raise InputError(
             expected="a bundle of weights, --model DIR",
@@ -69,7 +70,7 @@ def _measure_file(options: argparse.Namespace) -> None:
     bundle = _load_bundle(options)
     job = Job(options.input, options.output, options.preview)
     if unanswered([job], bundle, overwrite=options.overwrite):
-        answer_stack(job, bundle)
+        answer_stack(job, bundle, fail_soft=fails_soft(options))
     else:
         log.info("%s: this bundle's answer is in %s already", job.case, options.output)
 
@@ -81,8 +82,10 @@ def _measure_folder(stacks: list[Path], options: argparse.Namespace) -> None:
     require_writable(options.output)
     summary = Summary(options.output / SUMMARY_FILE)
     jobs = [Job(stack, options.output / stack.stem, options.preview) for stack in stacks]
-    sound = check_stacks(jobs, summary)
-    answer_stacks(sound, _load_bundle(options), summary, overwrite=options.overwrite)
+    fail_soft = fails_soft(options)
+    sound = check_stacks(jobs, summary, fail_soft=fail_soft)
+    bundle = _load_bundle(options)
+    answer_stacks(sound, bundle, summary, overwrite=options.overwrite, fail_soft=fail_soft)
     if summary.failed:
         raise InputError(
             expected=f"an answer for each of the {len(jobs)} stacks",

@@ -25,7 +25,8 @@ from acouslic.stack import check_header, read_stack
 
 PREVIEW_FILE = Path("preview.png")
 SUMMARY_FILE = Path("summary.csv")
-MEASURED, FAILED = "measured", "failed"
+# The middle one: an answer of confidence 0, see `measure`; why stands in the column `error`.
+MEASURED, GUESSED, FAILED = "measured", "guessed", "failed"
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +64,7 @@ class Row(NamedTuple):
     case: str
     """The stack's name."""
     status: str
-    """`measured` or `failed`."""
+    """`measured`, `guessed` or `failed`."""
     frame: int | None = None
     """0-based index of the chosen frame."""
     sweep: int | None = None
@@ -77,7 +78,7 @@ class Row(NamedTuple):
     bundle_id: str | None = None
     """The weights that gave the answer."""
     error: str | None = None
-    """Why there is no answer."""
+    """Why there is no answer, or only a guess."""
 
 
 class Summary:
@@ -109,12 +110,12 @@ class Summary:
         return [case for case in sorted(self._rows) if self._rows[case].status == FAILED]
 
 
-def check_stacks(jobs: Sequence[Job], summary: Summary) -> list[Job]:
+def check_stacks(jobs: Sequence[Job], summary: Summary, *, fail_soft: bool = False) -> list[Job]:
     """Those jobs whose stack has a sound header; the others fail at once, before the work."""
     sound, failed = [], []
     for job in jobs:
         try:
-            check_header(job.stack)
+            check_header(job.stack, fail_soft=fail_soft)
             sound.append(job)
         except InputError as error:
             failed.append(_failed(job, error))
@@ -143,7 +144,12 @@ def unanswered(jobs: Sequence[Job], bundle: Bundle, *, overwrite: bool) -> list[
 
 
 def answer_stacks(
-    jobs: Sequence[Job], bundle: Bundle, summary: Summary, *, overwrite: bool
+    jobs: Sequence[Job],
+    bundle: Bundle,
+    summary: Summary,
+    *,
+    overwrite: bool,
+    fail_soft: bool = False,
 ) -> None:
     """Answer one stack after the other, but those that this bundle has answered before.
 
@@ -154,6 +160,7 @@ def answer_stacks(
         bundle: the weights.
         summary: gets a row a stack.
         overwrite: whether an answer of another bundle may be replaced.
+        fail_soft: whether a stack that can be read but not measured is answered; see `measure`.
 
     Raises:
         OutputError: in a job's folder lies what must not be replaced.
@@ -169,22 +176,27 @@ def answer_stacks(
     with logging_redirect_tqdm():
         for job in tqdm(waiting, total=len(jobs), initial=n_kept, unit="stack", disable=None):
             try:
-                summary.add([answer_stack(job, bundle)])
+                summary.add([answer_stack(job, bundle, fail_soft=fail_soft)])
             # Whatever it is, it is this stack's, and the others need not wait until it is fixed.
             except Exception as error:
                 summary.add([_failed(job, error)])
 
 
-def answer_stack(job: Job, bundle: Bundle) -> Row:
+def answer_stack(job: Job, bundle: Bundle, *, fail_soft: bool = False) -> Row:
     """Measure a stack and write its answer, in the place of an older one.
+
+    Args:
+        job: the stack, and where its answer goes.
+        bundle: the weights.
+        fail_soft: whether a stack that can be read but not measured is answered; see `measure`.
 
     Raises:
         InputError: the file is no stack, or a damaged one.
         OutputError: the folder cannot be written, or holds a stranger's file.
     """
     start = time.perf_counter()
-    stack = read_stack(job.stack)
-    measurement = measure(stack, bundle)
+    stack = read_stack(job.stack, fail_soft=fail_soft)
+    measurement = measure(stack, bundle, fail_soft=fail_soft)
     try:
         with files.new_folder(job.folder, ANSWER, overwrite=True) as partial:
             write_outputs(partial, stack, measurement, bundle.id, simulated=bundle.is_simulated)
@@ -212,12 +224,16 @@ def _is_answered(job: Job, bundle_id: str) -> bool:
         frame = json.loads(frame_file.read_text())
         return (
             (described.get("bundle_id"), described.get("frame")) == (bundle_id, frame)
-            and check_header(job.folder / MASK_FILE) == check_header(job.stack)
+            and _shape(job.folder / MASK_FILE) == _shape(job.stack)
             and frame_file.stat().st_mtime_ns >= job.stack.stat().st_mtime_ns
             and (not job.preview or (job.folder / PREVIEW_FILE).is_file())
         )
     except (OSError, ValueError, InputError):
         return False
+
+
+def _shape(path: Path) -> tuple[int, int, int]:
+    return check_header(path, fail_soft=True)
 
 
 def _described(folder: Path) -> dict[str, Any]:
@@ -232,7 +248,9 @@ def _described(folder: Path) -> dict[str, Any]:
 def _row(case: str, described: dict[str, Any], seconds: float | None) -> Row:
     """The row of a measurement."""
     answer = {name: described[name] for name in ("frame", "sweep", "ac_mm", "confidence")}
-    return Row(case, MEASURED, **answer, seconds=seconds, bundle_id=described["bundle_id"])
+    reason, bundle_id = described.get("not_measured"), described["bundle_id"]
+    status = GUESSED if reason else MEASURED
+    return Row(case, status, **answer, seconds=seconds, bundle_id=bundle_id, error=reason)
 
 
 def _failed(job: Job, error: Exception) -> Row:

@@ -136,6 +136,8 @@ class Bundle:
     """Where the weights come from: what `provenance.json` holds."""
     device: torch.device
     """Where the networks compute."""
+    cpu_too: bool = False
+    """Whether the CPU takes over where that is a GPU without enough memory."""
 
     @property
     def is_simulated(self) -> bool:

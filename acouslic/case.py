@@ -35,7 +35,7 @@ class Places:
     """A picture of the answer, outside `output`; None: there is none."""
 
 
-def answer_case(places: Places, load: Callable[[], Bundle]) -> None:
+def answer_case(places: Places, load: Callable[[], Bundle], *, fail_soft: bool = False) -> None:
     """Check input and output, get the weights, measure, write.
 
     An older answer in the output is gone once this has begun, however it ends.
@@ -44,6 +44,7 @@ def answer_case(places: Places, load: Callable[[], Bundle]) -> None:
         places: where the case is.
         load: gives the weights. It is called when the input has been read, so that a wrong input
             is told before the weights cost their time.
+        fail_soft: whether a stack that can be read but not measured is answered; see `measure`.
 
     Raises:
         AcouslicError: there is no answer.
@@ -52,10 +53,10 @@ def answer_case(places: Places, load: Callable[[], Bundle]) -> None:
         if places.preview is not None:
             prepare_preview(places.preview, places.output)
         start = time.perf_counter()
-        stack = read_stack(find_input(places.input))
+        stack = read_stack(find_input(places.input), fail_soft=fail_soft)
         seconds = {"read": time.perf_counter() - start}
         bundle = load()
-        measurement = measure(stack, bundle)
+        measurement = measure(stack, bundle, fail_soft=fail_soft)
         start = time.perf_counter()
         write_outputs(places.output, stack, measurement, bundle.id, simulated=bundle.is_simulated)
         seconds |= measurement.seconds | {"write": time.perf_counter() - start}
@@ -75,7 +76,7 @@ def answer_case(places: Places, load: Callable[[], Bundle]) -> None:
 
 def warm_up(bundle: Bundle) -> None:
     """Measure noise once, so that the first case does not pay for what is set up at first use."""
-    measure(noise_stack(), bundle)
+    measure(noise_stack(), bundle, fail_soft=True)
 
 
 def noise_stack() -> Stack:

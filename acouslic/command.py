@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 # A wheel has no such folder: it holds this package alone.
 DEMO_BUNDLE = Path(__file__).resolve().parents[1] / "resources" / "demo"
-# In the environment: whether the demo weights are asked for; the only bundle that may answer.
-DEMO, BOUND = "ACOUSLIC_DEMO", "ACOUSLIC_BUNDLE_ID"
+# In the environment: whether the demo weights are asked for, whether an odd stack is answered all
+# the same, and the only bundle that may answer.
+DEMO, FAIL_SOFT, BOUND = "ACOUSLIC_DEMO", "ACOUSLIC_FAIL_SOFT", "ACOUSLIC_BUNDLE_ID"
 # The platform's own folders.
 INPUT, OUTPUT, MODEL = Path("/input"), Path("/output"), Path("/opt/ml/model")
 # Whoever sends SIGTERM sends SIGKILL some seconds later; 2 s are promised.
@@ -83,6 +85,13 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use the demo weights, which were trained on simulated images and mean nothing for "
         "patients; ACOUSLIC_DEMO=1 does the same (default: no)",
+    )
+    parser.add_argument(
+        "--fail-soft",
+        action=argparse.BooleanOptionalAction,
+        help="whether a stack that can be read but not measured gets an answer of confidence 0 "
+        "that says why, in place of an error (default: what ACOUSLIC_FAIL_SOFT says: 1 in the "
+        "image, else 0)",
     )
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="print version and git revision, and exit"
@@ -154,6 +163,11 @@ def asks_for_demo(options: argparse.Namespace) -> bool:
     return options.demo or is_set(DEMO)
 
 
+def fails_soft(options: argparse.Namespace) -> bool:
+    """Whether an odd stack is answered all the same, by --fail-soft or by the environment."""
+    return is_set(FAIL_SOFT) if options.fail_soft is None else bool(options.fail_soft)
+
+
 def load(model: Path, *, device: str, sweep_prior: str) -> "Bundle":
     """Load a bundle, and say so in the log.
 
@@ -164,11 +178,10 @@ def load(model: Path, *, device: str, sweep_prior: str) -> "Bundle":
 
     Raises:
         BundleError: the bundle is not whole, or not the one that this image is bound to.
-        InputError: there is no such device.
+        InputError: there is no such device, or it has too little memory.
     """
-    from acouslic.bundle import load_bundle, without_sweep_prior
+    from acouslic.bundle import without_sweep_prior
     from acouslic.bundle_files import BundleFolder
-    from acouslic.segment import choose_device
 
     bound = os.environ.get(BOUND, "")
     if bound and (given := BundleFolder(model).id) != bound:
@@ -177,7 +190,7 @@ def load(model: Path, *, device: str, sweep_prior: str) -> "Bundle":
             found=f"{given} in {model}",
             advice="upload that bundle, or an image that was built for this one",
         )
-    bundle = load_bundle(model, choose_device(device))
+    bundle = replace(_load_somewhere(model, device), cpu_too=device == "auto")
     if sweep_prior == "none":
         bundle = without_sweep_prior(bundle)
     log.info("bundle %s on %s", bundle.id, bundle.device)
@@ -186,6 +199,27 @@ def load(model: Path, *, device: str, sweep_prior: str) -> "Bundle":
             "these weights were trained on simulated images; they mean nothing for patients"
         )
     return bundle
+
+
+def _load_somewhere(model: Path, device: str) -> "Bundle":
+    """Load a bundle on a device; with auto on the CPU where the GPU has no memory for it."""
+    from acouslic.bundle import load_bundle
+    from acouslic.segment import choose_device, is_out_of_memory
+
+    chosen = choose_device(device)
+    try:
+        return load_bundle(model, chosen)
+    except RuntimeError as error:
+        if chosen.type == "cpu" or not is_out_of_memory(error):
+            raise
+    if device != "auto":
+        raise InputError(
+            expected="memory for the weights on the GPU",
+            found="too little",
+            advice="end what else uses it, or use --device auto or cpu",
+        )
+    log.warning("the GPU has too little memory for the weights; the CPU computes, which is slower")
+    return load_bundle(model, "cpu")
 
 
 def load_model(options: argparse.Namespace) -> "Bundle":

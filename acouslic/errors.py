@@ -32,6 +32,10 @@ class InputError(AcouslicError):
     """The input is not what the challenge gives, or an option asks for what is not there."""
 
 
+class OddStackError(InputError):
+    """The stack can be read, but not measured; with --fail-soft it is answered all the same."""
+
+
 class OutputError(AcouslicError):
     """The results cannot be written, or would replace what is not ours."""
 

@@ -3,7 +3,7 @@
 Masks and fans are (H, W) bool of one shape, on the network's grid or in full frames.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -37,6 +37,8 @@ class Outline:
     """Fitted to all of the visible border."""
     misread: float
     """Relative difference between the evaluator's reading and that ellipse's circumference."""
+    is_guess: bool = False
+    """Whether the network sees nothing there, so that it is of a typical size in a likely place."""
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -174,7 +176,7 @@ def fallback_circle(
     reading = _read(circle.mask(fan.shape) & fan, fan, circle, spacing_mm)
     if reading is None:
         raise ValueError(f"the fan has no room for a circle of {ac_mm} mm")
-    return reading
+    return replace(reading, is_guess=True)
 
 
 def _read(

@@ -1,20 +1,26 @@
 """The stages in a row: a stack and a bundle in, a measurement out."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from acouslic.bundle import Bundle
+from acouslic.challenge import CHALLENGE_FAN, TYPICAL_AC_MM
 from acouslic.ellipse import Ellipse
+from acouslic.errors import OddStackError
 from acouslic.expected_score import expected_score
+from acouslic.mask import Outline, fallback_circle
 from acouslic.preprocess import to_grid
-from acouslic.segment import full_size, predict
+from acouslic.segment import NoMemoryError, full_size, predict
 from acouslic.selection import Outlines, Rule, believe, choose
 from acouslic.stack import Stack
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Measurement:
     """(T,) float32, the scores of all frames by which one was chosen."""
     seconds: dict[str, float]
     """Wall time by stage."""
+    not_measured: str | None = None
+    """Why this is no measurement but a guess, of confidence 0; None for a measurement."""
 
     def __str__(self) -> str:
         """The answer in one line for people."""
@@ -50,24 +58,86 @@ class Measurement:
         )
 
 
-def measure(stack: Stack, bundle: Bundle, rule: Rule | None = None) -> Measurement:
+def measure(
+    stack: Stack, bundle: Bundle, rule: Rule | None = None, *, fail_soft: bool = False
+) -> Measurement:
     """Choose the frame of a stack, outline the abdomen on it and measure its circumference.
 
     Args:
         stack: the case.
         bundle: the weights.
         rule: how frames are scored, for comparisons; None takes the expected score.
+        fail_soft: whether a stack that cannot be measured gets an answer of confidence 0 that says
+            why, in place of an error.
 
     Returns:
-        The answer; there always is one, and its confidence has to be read.
+        The answer; its confidence has to be read.
+
+    Raises:
+        BundleError: the networks say what is no number.
+        OddStackError: the stack is all black, has no six sweeps of equal length, shows no abdomen,
+            or does not fit into memory.
     """
+    if not fail_soft and stack.oddity is not None:
+        raise stack.oddity
+    try:
+        measurement, problem = _measure_odd(stack, bundle, rule)
+    except NoMemoryError as error:
+        measurement, problem = _guess(stack, bundle), error
+    if problem is None:
+        return measurement
+    if not fail_soft:
+        raise problem
+    log.warning("%s: no measurement, but a guess of confidence 0: %s", stack.name, problem)
+    return replace(measurement, confidence=0.0, p_annotated=0.0, not_measured=str(problem))
+
+
+def _measure_odd(
+    stack: Stack, bundle: Bundle, rule: Rule | None
+) -> tuple[Measurement, OddStackError | None]:
+    """The best answer that a stack allows, and why it is no measurement."""
+    oddity = stack.oddity
+    if not stack.tissue.any():
+        return _guess(stack, bundle), oddity
+    measurement, outline = _measure(stack.with_whole_sweeps(), bundle, rule)
+    if outline.is_guess and oddity is None:
+        oddity = OddStackError(
+            expected=f"a frame of {stack.name} on which the network sees an abdomen",
+            found="none",
+            advice="look at the stack; weights that were trained on other images may see nothing",
+        )
+    return replace(measurement, frame_scores=measurement.frame_scores[: len(stack.frames)]), oddity
+
+
+def _guess(stack: Stack, bundle: Bundle) -> Measurement:
+    """A circle of a typical circumference on a frame in the middle of those that show anything."""
+    spacing_mm, config, fan = stack.geometry.spacing_mm[0], bundle.config.selection, CHALLENGE_FAN
+    frames = np.flatnonzero(stack.tissue) if stack.tissue.any() else np.arange(len(stack.frames))
+    frame = int(frames[len(frames) // 2])
+    circle = fallback_circle(np.ones(fan.mask().shape), fan.mask(), spacing_mm, TYPICAL_AC_MM)
+    return Measurement(
+        frame=frame,
+        sweep=stack.sweep_of(frame) + 1,
+        mask=circle.mask.astype(np.uint8),
+        ac_mm=circle.ac_mm,
+        ellipse=circle.ellipse,
+        ac_interval_mm=(config.smallest_mm, config.largest_mm),
+        confidence=0.0,
+        p_annotated=0.0,
+        frame_scores=np.zeros(len(stack.frames), np.float32),
+        seconds={},
+    )
+
+
+def _measure(stack: Stack, bundle: Bundle, rule: Rule | None) -> tuple[Measurement, Outline]:
+    """The answer for a stack of six whole sweeps that shows something, and its outline."""
     config = bundle.config.selection
     clock = _Clock()
     with clock.stage("preprocess"):
         tissue = stack.tissue
         grid = to_grid(stack.frames[tissue], bundle.config.network.trunk.image_size)
     with clock.stage("network"):
-        prediction = predict(bundle.members, grid, tissue)
+        prediction = predict(bundle.members, grid, tissue, cpu_too=bundle.cpu_too)
     with clock.stage("selection"):
         belief = believe(prediction, tissue, config)
         expected = expected_score(belief, config.calibration)
@@ -77,7 +147,7 @@ def measure(stack: Stack, bundle: Bundle, rule: Rule | None = None) -> Measureme
         frame, outline = choose(scores, tissue, outlines)
         calibration = config.calibration
         p_annotated = calibration.p_annotated(float(belief.annotated[frame]))
-    return Measurement(
+    measurement = Measurement(
         frame=frame,
         sweep=stack.sweep_of(frame) + 1,
         mask=outline.mask.astype(np.uint8),
@@ -89,6 +159,7 @@ def measure(stack: Stack, bundle: Bundle, rule: Rule | None = None) -> Measureme
         frame_scores=scores,
         seconds=clock.seconds,
     )
+    return measurement, outline
 
 
 @dataclass

@@ -238,6 +238,7 @@ def describe(
         "p_annotated": measurement.p_annotated,
         "bundle_id": bundle_id,
         "simulated": simulated,
+        "not_measured": measurement.not_measured,
     }
 
 

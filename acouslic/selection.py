@@ -32,6 +32,8 @@ CANDIDATES = 40
 # A frame may take the best one's place where its score is at least this share of the best; set by
 # hand.
 NEARLY_AS_GOOD = 0.8
+# exp(88) is about the largest number that float32 holds.
+_LARGEST_EXPONENT = 80
 # A circumference in mm: a frame's own border is 731 mm long.
 Length = Annotated[float, Interval(gt=0, le=1000)]
 
@@ -159,7 +161,7 @@ def choose(scores: np.ndarray, tissue: np.ndarray, outlines: Outlines) -> tuple[
     readable = _readable(ranking, scores, outlines)
     if not readable:
         log.warning("no abdomen is seen in any frame; a circle of %g mm is written", TYPICAL_AC_MM)
-        weights = np.exp(outlines.logits_of(best))
+        weights = np.exp(np.minimum(outlines.logits_of(best), _LARGEST_EXPONENT))
         fan = CHALLENGE_FAN.mask()
         return best, mask.fallback_circle(weights, fan, outlines.spacing_mm, TYPICAL_AC_MM)
     frame, outline = min(readable, key=lambda candidate: candidate[1].misread)

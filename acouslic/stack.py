@@ -18,7 +18,7 @@ from acouslic.challenge import (
     SPACING_TOLERANCE_MM,
     SWEEPS,
 )
-from acouslic.errors import InputError
+from acouslic.errors import InputError, OddStackError
 from acouslic.metaimage import SUFFIX, Geometry, Header, read_array, read_header
 
 # A stack of more frames would not fit into the platform's memory beside its network: 3.5 GB.
@@ -32,19 +32,38 @@ class Stack:
     name: str
     """The file's name without its extension."""
     frames: np.ndarray
-    """(T, H, W) uint8 grey levels; T is a multiple of six."""
+    """(T, H, W) uint8 grey levels; T is a multiple of six, unless `oddity` says otherwise."""
     geometry: Geometry
     """Where the stack lies in space, as its file says."""
 
     @property
     def frames_per_sweep(self) -> int:
-        """The length of each sweep, its black frames included."""
-        return len(self.frames) // SWEEPS
+        """The length of each sweep, its black frames included; the last one's may be shorter."""
+        return -(-len(self.frames) // SWEEPS)
 
     @cached_property
     def tissue(self) -> np.ndarray:
         """Which frames show anything, (T,) bool; the padding behind a sweep is black."""
         return np.asarray(self.frames.any(axis=(1, 2)))
+
+    @property
+    def oddity(self) -> OddStackError | None:
+        """Why the stack cannot be measured; None where it can."""
+        if not self.tissue.any():
+            return OddStackError(
+                expected="at least one frame that shows tissue",
+                found=f"{len(self.frames)} frames that are all black in {self.name}",
+                advice="check the recording",
+            )
+        return _unequal_sweeps(len(self.frames), self.name)
+
+    def with_whole_sweeps(self) -> "Stack":
+        """The stack, with black frames behind the last ones where T is no multiple of six."""
+        missing = self.frames_per_sweep * SWEEPS - len(self.frames)
+        if not missing:
+            return self
+        padded = np.concatenate([self.frames, np.zeros_like(self.frames[:1].repeat(missing, 0))])
+        return Stack(self.name, padded, self.geometry)
 
     def sweep_of(self, frame: int) -> int:
         """The 0-based sweep that holds the frame."""
@@ -96,8 +115,12 @@ def require_inside(path: Path, folder: Path) -> None:
         )
 
 
-def check_header(path: Path) -> tuple[int, int, int]:
+def check_header(path: Path, *, fail_soft: bool = False) -> tuple[int, int, int]:
     """Check, by its header and its length, that a file is a stack as the challenge gives it.
+
+    Args:
+        path: the .mha file.
+        fail_soft: whether any number of frames will do.
 
     Returns:
         The stack's shape (T, H, W).
@@ -105,17 +128,18 @@ def check_header(path: Path) -> tuple[int, int, int]:
     Raises:
         InputError: it is no such stack, or was cut short.
     """
-    n_frames, rows, columns = _checked_header(path).shape
+    n_frames, rows, columns = _checked_header(path, fail_soft=fail_soft).shape
     return n_frames, rows, columns
 
 
-def read_stack(path: Path | str) -> Stack:
+def read_stack(path: Path | str, *, fail_soft: bool = False) -> Stack:
     """Read a stack as the challenge gives it.
 
     Any number of frames that is a multiple of six is taken; the challenge's own is 840.
 
     Args:
         path: the .mha file.
+        fail_soft: whether a stack that cannot be measured is read as well, see `Stack.oddity`.
 
     Returns:
         The stack, with (T, 562, 744) uint8 frames of which at least one shows something.
@@ -124,18 +148,14 @@ def read_stack(path: Path | str) -> Stack:
         InputError: the file is no such stack, is damaged, or shows nothing at all.
     """
     path = Path(path)
-    header = _checked_header(path)
+    header = _checked_header(path, fail_soft=fail_soft)
     stack = Stack(path.stem, read_array(path, header), header.geometry)
-    if not stack.tissue.any():
-        raise InputError(
-            expected="at least one frame that shows tissue",
-            found=f"{len(stack.frames)} frames that are all black in {path.name}",
-            advice="check the recording",
-        )
+    if not fail_soft and stack.oddity is not None:
+        raise stack.oddity
     return stack
 
 
-def _checked_header(path: Path) -> Header:
+def _checked_header(path: Path, *, fail_soft: bool) -> Header:
     """The header of a file, which fits the challenge."""
     header = read_header(path)
     _require(
@@ -153,13 +173,9 @@ def _checked_header(path: Path) -> Header:
         found=f"{columns} x {rows}",
         advice="do not crop or resize the frames",
     )
-    _require(
-        n_frames % SWEEPS == 0,
-        path,
-        expected=f"{SWEEPS} sweeps of equal length ({SWEEPS} x {FRAMES_PER_SWEEP} frames)",
-        found=f"{n_frames} frames, no multiple of {SWEEPS}",
-        advice="pad every sweep with black frames at its end",
-    )
+    oddity = _unequal_sweeps(n_frames, path.name)
+    if oddity is not None and not fail_soft:
+        raise oddity
     _require(
         n_frames <= _MOST_FRAMES,
         path,
@@ -176,6 +192,16 @@ def _checked_header(path: Path) -> Header:
         advice="write the probe's spacing into the header, as millimetres are measured with it",
     )
     return header
+
+
+def _unequal_sweeps(n_frames: int, name: str) -> OddStackError | None:
+    if n_frames % SWEEPS == 0:
+        return None
+    return OddStackError(
+        expected=f"{SWEEPS} sweeps of equal length ({SWEEPS} x {FRAMES_PER_SWEEP} frames)",
+        found=f"{n_frames} frames, no multiple of {SWEEPS} in {name}",
+        advice="pad every sweep with black frames at its end",
+    )
 
 
 def _require(holds: bool, path: Path, *, expected: str, found: str, advice: str) -> None:

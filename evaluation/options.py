@@ -35,6 +35,8 @@ class RunOptions:
     """How the frame is chosen; all but shipped are for comparisons."""
     sweep_prior: Literal["calibrated", "none"] = "calibrated"
     """Whether a sweep's number counts in the choice; none: for a site that sweeps otherwise."""
+    fail_soft: bool = False
+    """Answer a stack that cannot be measured with confidence 0, as the image does."""
 
 
 @dataclass(frozen=True)

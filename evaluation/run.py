@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def _run_cases(stacks: Sequence[Path], bundle: Bundle, options: RunOptions) -> R
     log.info("%d of %d cases are done already", len(stacks) - len(waiting), len(stacks))
     record.write(options.output)
     with ThreadPoolExecutor(1) as pool:
-        ahead = _ReadAhead(waiting, pool)
+        ahead = _ReadAhead(waiting, pool, options.fail_soft)
         for path in progress(waiting, len(waiting), "run"):
             _run_case(path.stem, ahead, bundle, options, record)
             record.write(options.output)
@@ -136,8 +137,9 @@ def find_stacks(options: RunOptions) -> list[Path]:
 class _ReadAhead:
     """Reads the next stack while the network works on the last one; at most two are in memory."""
 
-    def __init__(self, paths: Sequence[Path], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, paths: Sequence[Path], pool: ThreadPoolExecutor, fail_soft: bool) -> None:
         self._paths = iter(paths)
+        self._read = partial(read_stack, fail_soft=fail_soft)
         self._pool = pool
         self._reading: Future[Stack] | None = None
         self._begin()
@@ -154,7 +156,7 @@ class _ReadAhead:
 
     def _begin(self) -> None:
         path = next(self._paths, None)
-        self._reading = None if path is None else self._pool.submit(read_stack, path)
+        self._reading = None if path is None else self._pool.submit(self._read, path)
 
 
 def _run_case(
@@ -164,7 +166,7 @@ def _run_case(
     try:
         stack = ahead.take()
         start = time.perf_counter()
-        measurement = measure(stack, bundle, RULES[options.rule])
+        measurement = measure(stack, bundle, RULES[options.rule], fail_soft=options.fail_soft)
         _write_case(options.output, stack, measurement, bundle)
         record.seconds[name] = round(time.perf_counter() - start, 3)
     # Whatever it is, it belongs to this case; the others need not wait until it is mended.

@@ -13,6 +13,7 @@ from acouslic.bundle import save_bundle
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.lora import LoraConfig, add_lora
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
+from acouslic.preprocess import normalise, to_grid
 from acouslic.selection import SelectionConfig
 
 TINY = NetworkConfig(TrunkConfig(32, 8, 64, 4, 64), decoder_width=4)
@@ -28,6 +29,12 @@ def tiny_config() -> NetworkConfig:
     return TINY
 
 
+def noise() -> np.ndarray:
+    """(12, 562, 744) uint8, in the fan alone."""
+    frames = np.random.default_rng(0).integers(1, 120, (12, *FRAME_SHAPE), dtype=np.uint8)
+    return np.asarray(frames * CHALLENGE_FAN.mask())
+
+
 def make_tiny_network() -> AbdomenNet:
     """Four small blocks with adapters that are not zero any more."""
     torch.manual_seed(0)
@@ -40,6 +47,18 @@ def make_tiny_network() -> AbdomenNet:
     return network
 
 
+def open_its_eyes(network: AbdomenNet) -> None:
+    """Have an untrained network mark a third of the fan, so that there is something to measure."""
+    grid = to_grid(noise(), network.config.trunk.image_size)
+    images = normalise(grid, network.config.intensity)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(images)
+        network.get_parameter("decoder.logit.1.bias").sub_(0.5)
+
+
 @pytest.fixture
 def tiny_network() -> AbdomenNet:
     return make_tiny_network()
@@ -49,9 +68,11 @@ def tiny_network() -> AbdomenNet:
 def tiny_bundle_whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made once, to be copied."""
     folder = tmp_path_factory.mktemp("whole") / "bundle"
+    network = make_tiny_network()
+    open_its_eyes(network)
     save_bundle(
         folder,
-        [make_tiny_network()],
+        [network],
         name="tiny",
         selection=SelectionConfig(),
         lora=LoraConfig(rank=2, alpha=4),
@@ -69,10 +90,9 @@ def tiny_bundle(tmp_path: Path, tiny_bundle_whole: Path) -> Path:
 @pytest.fixture
 def frames() -> np.ndarray:
     """(12, 562, 744) uint8: six sweeps of two frames, the second one black."""
-    noise = np.random.default_rng(0).integers(1, 120, (12, *FRAME_SHAPE), dtype=np.uint8)
-    noise *= CHALLENGE_FAN.mask()
-    noise[1::2] = 0
-    return noise
+    frames = noise()
+    frames[1::2] = 0
+    return frames
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def test_one_stack_gives_what_inference_writes_and_a_preview(
             device="cpu",
             sweep_prior="calibrated",
             demo=False,
+            fail_soft=False,
             preview=None,
         )
     )
@@ -150,10 +151,10 @@ def test_a_damaged_stack_does_not_end_the_run(
 def test_a_bug_in_one_stack_does_not_end_the_run(
     stacks: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails_once(stack: Stack, bundle: Bundle) -> Measurement:
+    def fails_once(stack: Stack, bundle: Bundle, *, fail_soft: bool) -> Measurement:
         if stack.name == "case-a":
             raise ZeroDivisionError("a\nbug")
-        return acouslic.measure(stack, bundle)
+        return acouslic.measure(stack, bundle, fail_soft=fail_soft)
 
     monkeypatch.setattr(answers, "measure", fails_once)
     assert run(stacks, tmp_path / "out", tiny_bundle) == 1
@@ -266,7 +267,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(
     capsys: pytest.CaptureFixture[str],
     moment: str,
 ) -> None:
-    def interrupted(*_arguments: object) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(answers, moment, interrupted)
@@ -285,7 +286,7 @@ def test_a_wrong_input_is_told_before_any_weights_are_loaded(
     wrong = {
         tmp_path / "absent.mha": "found no",
         tmp_path / "empty": "found none",
-        stacks / "notes.txt": "cannot be read as an image",
+        stacks / "notes.txt": "a MetaImage file",
         stacks / "case-a.mha": "cut short",
     }
     for path, message in wrong.items():
@@ -339,6 +340,23 @@ def test_the_checkouts_bundle_or_the_demos_answers_as_the_switch_says(
     assert "leave out --demo" in capsys.readouterr().err
 
 
+def test_what_cannot_be_measured_fails_or_is_a_guess_that_says_why(
+    stacks: Path, tiny_bundle: Path, tmp_path: Path, frames: np.ndarray
+) -> None:
+    for case, odd in (("case-a", np.zeros_like(frames)), ("case-b", frames[:11])):
+        image = sitk.GetImageFromArray(odd)
+        image.SetSpacing((SPACING_MM,) * 3)
+        sitk.WriteImage(image, str(stacks / f"{case}.mha"))
+    assert run(stacks, tmp_path / "hard", tiny_bundle) == 1
+    assert [row["status"] for row in rows(tmp_path / "hard")] == ["failed", "failed", "measured"]
+    for _ in range(2):  # the second time all is answered already
+        assert run(stacks, tmp_path / "soft", tiny_bundle, "--fail-soft") == 0
+        told = rows(tmp_path / "soft")
+        assert [row["status"] for row in told] == ["guessed", "guessed", "measured"]
+        assert "all black" in told[0]["error"] and "no multiple of 6" in told[1]["error"]
+        assert told[0]["confidence"] == told[1]["confidence"] == "0.0" != told[2]["confidence"]
+
+
 def test_a_missing_library_is_one_line_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: __import__("a_library.part")) == 1
     assert "expected the library a_library; found none" in one_line(capsys.readouterr().err)
@@ -366,7 +384,7 @@ def test_help_is_quick_and_every_option_has_a_sentence_with_its_default(program:
     assert not {name.partition(".")[0] for name in imported} & {"torch", "numpy", "SimpleITK"}
     lines = re.sub(r"\n {10,}", "  ", done.stdout).splitlines()
     options = [re.split(r"  +", line.strip(), maxsplit=1) for line in lines if line[:4] == "  --"]
-    assert len(options) == 8
+    assert len(options) == 9
     for name, sentence in options:
         assert name == "--version" or re.search(r"\((default: .*|required)\)$", sentence), name
 

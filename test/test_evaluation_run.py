@@ -121,10 +121,10 @@ def test_a_failing_case_is_recorded_and_the_others_go_on(
 def test_a_defect_of_ours_in_one_case_does_not_end_the_run(
     dataset: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails_once(stack: Stack, bundle: Bundle, rule: Rule) -> Measurement:
+    def fails_once(stack: Stack, bundle: Bundle, rule: Rule, *, fail_soft: bool) -> Measurement:
         if stack.name == "case-a":
             raise ZeroDivisionError("a defect")
-        return measure(stack, bundle, rule)
+        return measure(stack, bundle, rule, fail_soft=fail_soft)
 
     monkeypatch.setattr(run_module, "measure", fails_once)
     assert run(dataset, tiny_bundle, tmp_path / "out") == 1

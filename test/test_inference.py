@@ -130,6 +130,24 @@ def test_an_image_that_is_bound_to_a_bundle_refuses_another(
     assert done.returncode == 0, done.stderr
 
 
+def test_fail_soft_answers_an_odd_stack_and_no_damaged_one(
+    tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
+) -> None:
+    soft = os.environ | {"ACOUSLIC_FAIL_SOFT": "1"}
+    folder = write_stack(np.zeros_like(frames))
+    done = run(tmp_path, folder, tiny_bundle, environment=soft)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("a guess of confidence 0") == 1
+    described = json.loads((tmp_path / "output/fetal-abdominal-circumference.json").read_text())
+    assert described["confidence"] == 0 and "all black" in described["not_measured"]
+    assert len(written(tmp_path / "output")) == 3
+    path = next(folder.rglob("*.mha"))
+    path.write_bytes(path.read_bytes()[:-100])
+    done = run(tmp_path, folder, tiny_bundle, environment=soft)
+    assert done.returncode == 1
+    assert written(tmp_path / "output") == []
+
+
 def test_an_output_folder_that_cannot_be_written_is_one_line(
     tmp_path: Path, write_stack: Callable[..., Path], frames: np.ndarray, tiny_bundle: Path
 ) -> None:

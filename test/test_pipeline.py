@@ -1,3 +1,5 @@
+import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -5,13 +7,21 @@ import numpy as np
 import pytest
 
 from acouslic import pipeline, selection
-from acouslic.bundle import load_bundle
+from acouslic.bundle import Bundle, load_bundle
 from acouslic.calibration import Calibration
-from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM, TYPICAL_AC_MM
+from acouslic.challenge import (
+    CHALLENGE_FAN,
+    CIRCUMFERENCE_FILE,
+    FRAME_SHAPE,
+    SPACING_MM,
+    TYPICAL_AC_MM,
+)
 from acouslic.ellipse import Ellipse, circumference_mm
+from acouslic.errors import BundleError, OddStackError
 from acouslic.mask import Outline
 from acouslic.metaimage import Geometry
-from acouslic.segment import StackPrediction, full_size
+from acouslic.platform_io import write_outputs
+from acouslic.segment import NoMemoryError, StackPrediction, full_size
 from acouslic.selection import SelectionConfig
 from acouslic.stack import Stack
 
@@ -106,6 +116,90 @@ def test_where_no_abdomen_is_seen_a_circle_is_written_on_the_best_frame(
     assert frame == 6
     assert outline.ac_mm == pytest.approx(TYPICAL_AC_MM, rel=0.01)
     assert "no abdomen is seen" in caplog.text
+
+
+IDENTITY = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+
+
+def blind(bundle: Bundle) -> Bundle:
+    """The bundle, whose networks see nothing any more."""
+    for member in bundle.members:
+        member.get_parameter("decoder.logit.1.bias").fill_(-100)
+    return bundle
+
+
+def no_memory(*_arguments: object, **_options: object) -> StackPrediction:
+    raise NoMemoryError(expected="memory", found="too little", advice="buy some")
+
+
+ODD: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "all black": (np.zeros_like, "all black"),
+    "eleven frames": (lambda frames: frames[:11], "11 frames, no multiple of 6"),
+    "one frame": (lambda frames: frames[:1], "1 frames, no multiple of 6"),
+    "thirteen frames": (lambda frames: np.concatenate([frames, frames[:1]]), "13 frames"),
+    "nothing seen": (lambda frames: frames, "the network sees an abdomen; found none"),
+    "no memory": (lambda frames: frames, "too little"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_can_be_read_but_not_measured_is_an_error_or_a_guess_of_confidence_0(
+    tiny_bundle: Path,
+    frames: np.ndarray,
+    odd: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    change, reason = ODD[odd]
+    stack, bundle = Stack("case", change(frames), IDENTITY), load_bundle(tiny_bundle)
+    if odd == "nothing seen":
+        blind(bundle)
+    elif odd == "no memory":
+        monkeypatch.setattr(pipeline, "predict", no_memory)
+    with pytest.raises(OddStackError, match=reason):
+        pipeline.measure(stack, bundle)
+    guess = pipeline.measure(stack, bundle, fail_soft=True)
+    assert guess.confidence == guess.p_annotated == 0
+    assert guess.not_measured is not None and reason in guess.not_measured
+    (line,) = [record for record in caplog.records if record.name == "acouslic.pipeline"]
+    assert reason in line.message and "\n" not in line.message
+    assert 0 <= guess.frame < len(stack.frames) == len(guess.frame_scores)
+    assert 1 <= guess.sweep <= 6
+    low, high = guess.ac_interval_mm
+    assert low < guess.ac_mm < high and guess.mask.any()
+    write_outputs(tmp_path, stack, guess, bundle.id, simulated=True)
+    described = json.loads((tmp_path / CIRCUMFERENCE_FILE).read_text())
+    assert (described["confidence"], described["not_measured"]) == (0, guess.not_measured)
+
+
+def test_a_stack_of_eleven_frames_is_answered_as_if_its_end_were_black(
+    tiny_bundle: Path, frames: np.ndarray
+) -> None:
+    """The twelfth frame is black, so that nothing but the confidence differs."""
+    bundle = load_bundle(tiny_bundle)
+    whole = pipeline.measure(Stack("case", frames, IDENTITY), bundle)
+    short = pipeline.measure(Stack("case", frames[:11], IDENTITY), bundle, fail_soft=True)
+    assert (short.frame, short.sweep, short.ac_mm) == (whole.frame, whole.sweep, whole.ac_mm)
+    assert np.array_equal(short.mask, whole.mask)
+
+
+def test_a_sound_stack_is_answered_alike_with_and_without_fail_soft(
+    tiny_bundle: Path, frames: np.ndarray
+) -> None:
+    bundle, stack = load_bundle(tiny_bundle), Stack("case", frames, IDENTITY)
+    strict, soft = pipeline.measure(stack, bundle), pipeline.measure(stack, bundle, fail_soft=True)
+    assert soft.not_measured is None and soft.confidence == strict.confidence > 0
+    assert np.array_equal(strict.mask, soft.mask)
+
+
+def test_weights_that_give_no_number_are_refused_even_softly(
+    tiny_bundle: Path, frames: np.ndarray
+) -> None:
+    bundle = load_bundle(tiny_bundle)
+    bundle.members[0].get_parameter("decoder.logit.1.bias").fill_(float("nan"))
+    with pytest.raises(BundleError, match="not finite"):
+        pipeline.measure(Stack("case", frames, IDENTITY), bundle, fail_soft=True)
 
 
 def test_measure_runs_all_stages_and_says_the_same_twice(

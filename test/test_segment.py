@@ -1,9 +1,17 @@
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
+from acouslic import command, segment
+from acouslic.errors import BundleError, InputError
 from acouslic.network import AbdomenNet
-from acouslic.preprocess import to_grid
-from acouslic.segment import predict
+from acouslic.preprocess import normalise, to_grid
+from acouslic.segment import NoMemoryError, choose_device, predict
 
 
 def test_batched_equals_single_and_black_frames_stay_zero(
@@ -44,3 +52,236 @@ def test_a_stack_is_predicted_the_same_every_time(
     results = [predict([tiny_network.eval()], grid, tissue) for _ in range(2)]
     assert np.array_equal(results[0].mask_logits, results[1].mask_logits)
     assert torch.equal(grid, to_grid(frames[tissue], 32))
+
+
+# ---- memory that is too small, and what is no number
+
+
+def spoilt(network: AbdomenNet, spoil: Callable[[torch.Tensor], None]) -> AbdomenNet:
+    """The network, which calls `spoil` with each batch of images before it computes."""
+    network.eval().register_forward_pre_hook(lambda _module, images: spoil(images[0]))
+    return network
+
+
+OUT_OF_MEMORY = {
+    "GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nmore"),
+    "library": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory"),
+    "Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+@pytest.mark.parametrize("fits", [3, 1])
+def test_what_does_not_fit_into_memory_is_tried_with_half_the_frames(
+    tiny_network: AbdomenNet,
+    frames: np.ndarray,
+    error: Exception,
+    fits: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tissue = np.array([True, False] * 6)
+    grid = to_grid(frames[tissue], 32)
+    sizes = []
+
+    def refuse(images: torch.Tensor) -> None:
+        sizes.append(len(images))
+        if len(images) > fits:
+            raise error
+
+    expected = predict([tiny_network.eval()], grid, tissue)
+    found = predict([spoilt(tiny_network, refuse)], grid, tissue)
+    assert sizes == ([6, 3, 3] if fits == 3 else [6, 3, *[1] * 6])
+    assert np.allclose(found.quality, expected.quality, atol=1e-5)
+    assert np.allclose(found.mask_logits, expected.mask_logits, atol=1e-2)
+    assert "cpu has too little memory for 6 frames; trying 3" in caplog.text
+
+
+def test_memory_that_is_too_small_for_one_frame_is_one_error(
+    tiny_network: AbdomenNet, frames: np.ndarray
+) -> None:
+    def refuse(_images: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    tissue = np.array([True, False] * 6)
+    grid = to_grid(frames[tissue], 32)
+    with pytest.raises(NoMemoryError, match="memory for one frame at a time on cpu; found too"):
+        predict([spoilt(tiny_network, refuse)], grid, tissue, cpu_too=True)
+
+
+def test_the_cpu_takes_over_where_the_gpu_has_no_memory_for_one_frame(
+    tiny_network: AbdomenNet,
+    frames: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The GPU is one in name: its networks compute on the CPU, and fail until they are moved."""
+    tissue = np.array([True, False] * 6)
+    grid = to_grid(frames[tissue], 32)
+    expected = predict([tiny_network.eval()], grid, tissue)
+    moves: list[str] = ["cuda"]
+
+    def refuse(_images: torch.Tensor) -> None:
+        if moves[-1] == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def move(network: AbdomenNet, device: object = "cpu") -> AbdomenNet:
+        moves.append(str(device))
+        return network
+
+    monkeypatch.setattr(AbdomenNet, "cpu", move)
+    monkeypatch.setattr(AbdomenNet, "to", move)
+    monkeypatch.setattr(segment, "_device_of", lambda _members: torch.device(moves[-1]))
+    monkeypatch.setattr(segment, "_mean_output", on_the_cpu(segment._mean_output))
+    network = spoilt(tiny_network, refuse)
+    with pytest.raises(NoMemoryError, match="on cuda"):
+        predict([network], grid, tissue)
+    found = predict([network], grid, tissue, cpu_too=True)
+    assert moves == ["cuda", "cpu", "cuda"], "the next stack tries the GPU again"
+    assert np.array_equal(found.mask_logits, expected.mask_logits)
+    assert "the CPU computes, which is slower" in caplog.text
+
+
+def on_the_cpu(compute: Callable[..., Any]) -> Callable[..., Any]:
+    def computed(members: Any, grid: torch.Tensor, *, half: bool) -> Any:
+        images = normalise(grid, members[0].config.intensity)
+        outputs = [member(images) for member in members]
+        probabilities = torch.stack([output.quality_logits.softmax(dim=1) for output in outputs])
+        logits = torch.stack([output.mask_logits[:, 0] for output in outputs])
+        return probabilities.mean(dim=0), logits.mean(dim=0)
+
+    return computed
+
+
+def test_another_error_of_the_network_stays_what_it_is(
+    tiny_network: AbdomenNet, frames: np.ndarray
+) -> None:
+    def fail(_images: torch.Tensor) -> None:
+        raise RuntimeError("a bug")
+
+    tissue = np.array([True, False] * 6)
+    with pytest.raises(RuntimeError, match="a bug"):
+        predict([spoilt(tiny_network, fail)], to_grid(frames[tissue], 32), tissue)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "name", ["decoder.logit.1.bias", "quality_head.logits.bias", "trunk.positional_embedding"]
+)
+def test_a_network_that_says_what_is_no_number_is_refused_in_one_line(
+    tiny_network: AbdomenNet, frames: np.ndarray, name: str, number: float
+) -> None:
+    with torch.no_grad():
+        tiny_network.get_parameter(name).view(-1)[0] = number
+    tissue = np.array([True, False] * 6)
+    with pytest.raises(BundleError, match="numbers from the network; found some") as refused:
+        predict([tiny_network.eval()], to_grid(frames[tissue], 32), tissue)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_half_precision_makes_infinite_is_computed_again_in_full(
+    tiny_network: AbdomenNet, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tissue = np.array([True, False] * 6)
+    grid = to_grid(frames[tissue], 32)
+    expected = predict([tiny_network.eval()], grid, tissue)
+    compute, precisions = segment._mean_output, []
+
+    def overflow_once(members: Any, grid: torch.Tensor, *, half: bool) -> Any:
+        quality, logits = compute(members, grid, half=half)
+        precisions.append(half)
+        return (quality, logits * float("nan")) if len(precisions) == 1 else (quality, logits)
+
+    monkeypatch.setattr(segment, "_mean_output", overflow_once)
+    found = predict([tiny_network], grid, tissue)
+    assert precisions == [False, False]
+    assert np.array_equal(found.mask_logits, expected.mask_logits)
+
+
+def test_a_logit_that_float16_cannot_hold_is_its_largest(
+    tiny_network: AbdomenNet, frames: np.ndarray
+) -> None:
+    with torch.no_grad():
+        tiny_network.get_parameter("decoder.logit.1.bias").fill_(1e6)
+    tissue = np.array([True, False] * 6)
+    found = predict([tiny_network.eval()], to_grid(frames[tissue], 32), tissue)
+    assert (found.mask_logits[tissue] == 65504).all()
+
+
+# ---- the device
+
+
+def fake_gpu(
+    monkeypatch: pytest.MonkeyPatch, *, available: bool, warning: str = "", error: str = ""
+) -> None:
+    """A CUDA that says so, and that computes on the CPU unless there is an error."""
+
+    def is_available() -> bool:
+        if warning:
+            warnings.warn(warning, UserWarning, stacklevel=2)
+        return available
+
+    def ones(size: int, device: str) -> torch.Tensor:
+        if error:
+            raise RuntimeError(error)
+        return torch.zeros(size)
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    monkeypatch.setattr(torch, "ones", ones)
+
+
+OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (found 11040)"
+BROKEN = {
+    "old driver": {"available": False, "warning": OLD_DRIVER},
+    "old driver, told by an error": {"available": True, "error": f"{OLD_DRIVER}.\nPlease update"},
+    "no code for it": {"available": True, "error": "CUDA error: no kernel image is available"},
+    "no memory at all": {"available": True, "error": "CUDA error: out of memory"},
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_gpu_that_does_not_compute_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: dict[str, Any]
+) -> None:
+    fake_gpu(monkeypatch, **broken)
+    assert choose_device("cpu").type == "cpu"
+    assert caplog.text == ""
+    assert choose_device("auto").type == "cpu"
+    (record,) = caplog.records
+    assert "the CPU computes, which is slower" in record.message and "\n" not in record.message
+    assert (broken.get("warning") or broken["error"]).partition("\n")[0] in record.message
+    with pytest.raises(InputError, match="--device auto or cpu"):
+        choose_device("cuda")
+
+
+def test_a_gpu_that_computes_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_gpu(monkeypatch, available=True)
+    assert choose_device("auto").type == choose_device("cuda").type == "cuda"
+
+
+def test_without_a_gpu_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_gpu(monkeypatch, available=False)
+    assert choose_device("auto").type == "cpu"
+    assert caplog.text == ""
+
+
+def test_weights_that_do_not_fit_into_the_gpu_go_to_the_cpu(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(segment, "choose_device", lambda _name: torch.device("cuda"))
+    move = AbdomenNet.to
+
+    def full(network: AbdomenNet, device: torch.device) -> AbdomenNet:
+        """As a GPU does that other processes fill."""
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return move(network, device)
+
+    monkeypatch.setattr(AbdomenNet, "to", full)
+    bundle = command.load(tiny_bundle, device="auto", sweep_prior="calibrated")
+    assert bundle.device.type == "cpu"
+    assert "too little memory for the weights" in caplog.text
+    with pytest.raises(InputError, match="memory for the weights on the GPU"):
+        command.load(tiny_bundle, device="cuda", sweep_prior="calibrated")

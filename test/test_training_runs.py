@@ -40,6 +40,7 @@ from evaluation.calibrate import fit as fit_calibration
 from training import calibration as calibration_room
 from training import cross_validate as crossing
 from training import fit as fitting
+from training import runs as runs_room
 from training.__main__ import main
 from training.augment import NONE
 from training.base import load_base, save_base
@@ -233,7 +234,7 @@ def test_every_adapter_and_head_has_moved_and_the_base_is_not_saved(
     assert not {f"trunk.{name}" for name in frozen} & set(saved)
     grown = [tensor for name, tensor in saved.items() if "lora_B" in name]
     assert len(grown) == 16 and all(tensor.any() for tensor in grown)
-    checkpoint = torch.load(finished / LAST, weights_only=False)["state_dict"]
+    checkpoint = torch.load(finished / LAST, weights_only=True)["state_dict"]
     assert not [name for name in checkpoint if "base_layer" in name]
     assert (finished / BEST).stat().st_size < (finished / LAST).stat().st_size
 
@@ -398,6 +399,27 @@ def test_two_processes_are_one_with_twice_the_batch(
         for column in ("loss/total", "loss/dice", "loss/bce", "loss/quality"):
             assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-4)
     close(one, two, 1e-3)
+
+
+class Code:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.proof),)
+
+
+def test_a_checkpoint_that_would_run_code_is_one_error(tmp_path: Path) -> None:
+    proof, path = tmp_path / "proof", tmp_path / LAST
+    torch.save({"epoch": Code(proof)}, path)
+    with pytest.raises(InputError, match="would run code"):
+        runs_room._read_checkpoint(path)
+    assert not proof.exists()
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="damaged"):
+        runs_room._read_checkpoint(path)
 
 
 def test_a_checkpoint_that_is_cut_short_leaves_the_old_one(

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import logging
 import os
+import pickle
 import signal
 import threading
 import warnings
@@ -32,6 +33,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from acouslic import files
 from acouslic.bundle import load_plain_state, plain_state
+from acouslic.errors import InputError
 from acouslic.stopping import TERMINATED, Stopped
 from training.epochs import EpochBar, EpochReport
 from training.history import SCORE, best_row, read_history
@@ -107,6 +109,8 @@ def _train(folder: Path, module: FrameTraining, machine: Machine, validate_every
     if machine.checkpointing:
         module.trunk.set_grad_checkpointing(True)
     last = folder / LAST
+    if last.is_file():
+        _read_checkpoint(last)
     with _quiet_lightning(), logging_redirect_tqdm():
         trainer = _trainer(folder, module.recipe.epochs, module, machine, validate_every)
         if trainer.is_global_zero:
@@ -128,8 +132,25 @@ def _train(folder: Path, module: FrameTraining, machine: Machine, validate_every
 def _what_is_kept(folder: Path, epochs: int) -> str:
     if not (folder / LAST).is_file():
         return f"no epoch of {folder.name} is finished; the same command starts it again"
-    done = torch.load(folder / LAST, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+    done = _read_checkpoint(folder / LAST)["epoch"] + 1
     return f"{folder / LAST} holds epoch {done} of {epochs}; the same command goes on after it"
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; a run's folder may have come from somebody else.
+
+    Raises:
+        InputError: it would run code, or is damaged.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise InputError(
+            expected=f"a checkpoint of this project in {path}",
+            found="a file that is damaged or would run code when loaded",
+            advice="train again in a new --output; load no checkpoint that you were sent",
+        ) from error
+    return content
 
 
 def _trainer(
@@ -244,7 +265,7 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 def _finish(folder: Path) -> None:
-    best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+    best = _read_checkpoint(folder / BEST)
     state = {
         name.removeprefix("network.").replace(".base_layer", ""): tensor.contiguous()
         for name, tensor in best["state_dict"].items()
