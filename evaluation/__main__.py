@@ -11,6 +11,7 @@ from evaluation.options import (
     RunOptions,
     ScoreOptions,
     SimulateOptions,
+    ViewOptions,
 )
 
 # Each command imports its own modules: help needs neither torch nor plots, nor does scoring.
@@ -65,12 +66,21 @@ def report_score(options: ReportOptions) -> None:
     print(write_report(options))
 
 
+def view_cases(options: ViewOptions) -> None:
+    """Write a page a case that shows all its frames, and why one of them was chosen."""
+    from evaluation.view import write_views
+
+    for path in write_views(options):
+        print(path)
+
+
 COMMANDS: Mapping[str, Command] = {
     "run": run_cases,
     "score": score_cases,
     "compare": compare_scores,
     "report": report_score,
     "frames": judge_single_frames,
+    "view": view_cases,
     "simulate-choice": simulate_choice,
 }
 
@@ -80,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(
         COMMANDS,
         prog="python -m evaluation",
-        description="How good the answers are: run, score, compare, report.",
+        description="How good the answers are: run, score, compare, report, view.",
         arguments=arguments,
     )
 

@@ -117,3 +117,21 @@ class ReportOptions:
     """Folder of the stacks, <uuid>.mha, where the truth has none."""
     workers: int | None = None
     """Number of processes; None takes one a core."""
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Which cases to show, and with which bundle."""
+
+    cases: Annotated[tuple[str, ...], POSITIONAL]
+    """Names of cases of the scored run, or files of stacks (.mha)."""
+    model: Path
+    """Bundle of weights that chooses the frame."""
+    scored: Path | None = None
+    """An --output of score: it knows the cases' stacks and their truth."""
+    output: Path | None = None
+    """Folder for the pages; None takes SCORED/cases, or the current folder."""
+    images: Path | None = None
+    """Folder of the stacks, <uuid>.mha, where the truth has none."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes; auto takes a GPU where there is one."""

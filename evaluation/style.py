@@ -41,6 +41,8 @@ QUALITY_COLOURS: Mapping[Quality, str] = {
     Quality.NONE: "#cbd5e1",
 }
 PREDICTED = RED
+# The score's three terms: told apart by brightness too, and by none of the colours of quality.
+TERM_COLOURS: Mapping[str, str] = {"ac": "#0072b2", "frame": "#56b4e9", "mask": "#cc79a7"}
 # Outlines on ultrasound frames: lighter, for they lie on black.
 PREDICTED_ON_BLACK, TRUE_ON_BLACK = "#ff783c", "#28d2be"
 # Annotated frames behind a curve: the curve has to stay readable.
@@ -62,6 +64,7 @@ CSS_COLOURS: Mapping[str, str] = {
     "true": TRUE_ON_BLACK,
     "optimal": QUALITY_COLOURS[Quality.OPTIMAL],
     "suboptimal": QUALITY_COLOURS[Quality.SUBOPTIMAL],
+    **{f"term-{term}": colour for term, colour in TERM_COLOURS.items()},
 }
 _SETTINGS: Mapping[Any, Any] = {
     "axes.axisbelow": True,
