@@ -71,10 +71,11 @@ def _f1(summaries: dict[str, Any], titles: dict[str, str]) -> Figure:
     for row, summary in enumerate(summaries.values()):
         trials = [trial["f1"] for trial in summary["trials"]]
         # A label once: the legend has one entry a kind.
-        axes.plot(
-            summary["interval"]["f1"], [row, row], color=style.BLUE, lw=2.5,
-            label="95 % over subjects" * (row == 0),
-        )  # fmt: skip
+        if summary["interval"]["f1"] is not None:
+            axes.plot(
+                summary["interval"]["f1"], [row, row], color=style.BLUE, lw=2.5,
+                label="95 % over subjects" * (row == 0),
+            )  # fmt: skip
         axes.plot(
             trials, [row] * len(trials), "|", color=style.TEXT, ms=9, label="trial" * (row == 0)
         )

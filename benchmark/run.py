@@ -26,6 +26,7 @@ from benchmark.systems import NATIVE_SIZE_PX, SYSTEMS, Plan, System
 from benchmark.table import TABLE_MARKS, build_page, write_tables
 from benchmark.trial import FAILED, Setting, rehearse, run_trial
 from dataset.cache import Cache, open_cache
+from evaluation.intervals import few_subjects
 from evaluation.style import PNG_MARK
 from training.provenance import code_version
 
@@ -88,7 +89,7 @@ def benchmark(cache_folder: Path, output: Path, request: Request) -> dict[str, A
         frames = softened if system.rates_quality else plain
         _run_system(output, _setting(system, cache, frames, request), request.trials)
     results: dict[str, Any] = {
-        "warnings": _warnings(cache, request),
+        "warnings": _warnings(cache, request, held["test"]["subjects"]),
         "protocol": asdict(request.protocol),
         "schedule": asdict(request.schedule),
         "compute": asdict(request.compute),
@@ -206,7 +207,7 @@ def _failures(output: Path) -> dict[str, str]:
     return reasons
 
 
-def _warnings(cache: Cache, request: Request) -> list[str]:
+def _warnings(cache: Cache, request: Request, n_test_subjects: int) -> list[str]:
     warnings = [request.note] if request.note else []
     if cache.simulated:
         warnings.append(
@@ -217,6 +218,8 @@ def _warnings(cache: Cache, request: Request) -> list[str]:
             "Stand-ins: every network is a small one of its family, not the architecture of the"
             " paper, so its figures are not comparable with the paper's."
         )
+    if (few := few_subjects(n_test_subjects)) is not None:
+        warnings.append(f"Test subjects: {few}")
     return warnings
 
 

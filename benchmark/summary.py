@@ -97,7 +97,7 @@ def summarise(output: Path, test: FrameTable, *, resamples: int | None = None) -
         trials = read_trials(output, name)
         if trials:
             summaries[name], by_draw[name] = _summarise(system, trials, test, draws)
-    _compare_with_best(summaries, by_draw)
+    _compare_with_best(summaries, by_draw, draws)
     return summaries
 
 
@@ -112,7 +112,7 @@ def _summarise(
         "trials": by_trial,
         "mean": {name: _over_trials(by_trial, name, np.mean) for name in by_trial[0]},
         "sd": {name: _over_trials(by_trial, name, _sd) for name in by_trial[0]},
-        "interval": {name: interval(values) for name, values in by_draw.items()},
+        "interval": {name: _interval(values, draws) for name, values in by_draw.items()},
     }
     return summary, by_draw
 
@@ -180,8 +180,13 @@ def _trial_draws(trial: Trial, test: FrameTable, draws: np.ndarray) -> dict[str,
     return values
 
 
+def _interval(values: np.ndarray, draws: np.ndarray) -> tuple[float, float] | None:
+    """A measure's interval; None from one subject, whose every draw is the same."""
+    return interval(values) if draws.shape[1] > 1 else None
+
+
 def _compare_with_best(
-    summaries: dict[str, Any], by_draw: dict[str, dict[str, np.ndarray]]
+    summaries: dict[str, Any], by_draw: dict[str, dict[str, np.ndarray]], draws: np.ndarray
 ) -> None:
     """Add to each system its paired difference to the one of the highest mean F1."""
     if not summaries:
@@ -190,13 +195,15 @@ def _compare_with_best(
     for name, summary in summaries.items():
         summary["best"] = best
         summary["difference_to_best"] = {
-            measure: _difference(summaries, by_draw, measure, name, best) for measure in COMPARED
+            measure: _difference(summaries, by_draw, draws, measure, name, best)
+            for measure in COMPARED
         }
 
 
 def _difference(
     summaries: dict[str, Any],
     by_draw: dict[str, dict[str, np.ndarray]],
+    draws: np.ndarray,
     measure: str,
     name: str,
     best: str,
@@ -204,5 +211,5 @@ def _difference(
     mine, theirs = (summaries[system]["mean"][measure] for system in (name, best))
     return {
         "difference": None if mine is None or theirs is None else mine - theirs,
-        "interval": interval(by_draw[name][measure] - by_draw[best][measure]),
+        "interval": _interval(by_draw[name][measure] - by_draw[best][measure], draws),
     }

@@ -119,7 +119,7 @@ def _frames_that_can_score(truth: Labels, references_mm: Sequence[float | None])
 def _alternatives(
     scores: np.ndarray, tissue: np.ndarray, chosen: int
 ) -> tuple[tuple[str, int], ...]:
-    """The runner-up, the best frame elsewhere in the chosen one's sweep, and of each other sweep."""
+    """The runner-up, the best frame elsewhere in the chosen sweep, and that of each other."""
     ranking = ranked(scores, tissue)
     others = ranking[ranking != chosen]
     length = len(scores) // len(sweep_slices(len(scores)))
@@ -139,5 +139,3 @@ def best_by_truth(values: Mapping[int, TrueValue]) -> int | None:
     """The frame that would have scored most, with its own outline; None where none scores."""
     frames = [frame for frame, value in values.items() if value.score > 0]
     return max(frames, key=lambda frame: (values[frame].score, -frame), default=None)
-
-

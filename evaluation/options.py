@@ -115,6 +115,8 @@ class ReportOptions:
     """The page's file; None writes report.html into that folder."""
     images: Path | None = None
     """Folder of the stacks, <uuid>.mha, where the truth has none."""
+    groups: Path | None = None
+    """Csv with the column uuid and others such as site; each other one divides into subgroups."""
     workers: int | None = None
     """Number of processes; None takes one a core."""
 

@@ -12,6 +12,8 @@ from markupsafe import Markup
 from evaluation.style import CSS_COLOURS
 
 BASE_ROOM = "evaluation"
+# Below a scored run: a page a case.
+CASES_FOLDER = "cases"
 
 
 def mark(room: str) -> str:

@@ -13,20 +13,28 @@ from matplotlib.patches import Patch
 
 from acouslic.challenge import SWEEPS, Quality
 from evaluation import style
+from evaluation.agreement import agreement, measured_cases, pairs
+from evaluation.oracles import Loss
 from evaluation.reliability import bins, risk_coverage
+from evaluation.subgroups import Subgroup
 
 Case = Mapping[str, Any]
 
 # 95 % limits of agreement between two people who measure one AC by hand, as the challenge's report
 # gives them from the literature (Sappia et al., Med. Image Anal. 2025, 103640).
 INTER_OBSERVER_PERCENT = 8.8
-# 95 % of a normal distribution lie within so many standard deviations.
-NORMAL_95 = 1.96
+# Beside the colours, for readers who do not tell those apart.
+QUALITY_MARKERS: Mapping[Quality, str] = {
+    Quality.OPTIMAL: "o",
+    Quality.SUBOPTIMAL: "s",
+    Quality.NONE: "X",
+}
 QUALITY_NAMES: Mapping[Quality, str] = {
     Quality.OPTIMAL: "optimal frame",
     Quality.SUBOPTIMAL: "suboptimal frame",
     Quality.NONE: "not annotated",
 }
+WFSS_HATCHES = ("", "//", "xx")
 WFSS_COLOURS: Mapping[float, str] = {
     Quality.OPTIMAL.value_in_score: style.QUALITY_COLOURS[Quality.OPTIMAL],
     Quality.SUBOPTIMAL.value_in_score: style.QUALITY_COLOURS[Quality.SUBOPTIMAL],
@@ -35,43 +43,28 @@ WFSS_COLOURS: Mapping[float, str] = {
 # So that letters are about as large as the page's text where three stand in a row, or one on a
 # telephone.
 PLOT_SIZE_IN = (4.8, 3.4)
-CURVES_SIZE_IN = (6.2, 3.0)
-
-
-def measured_cases(cases: Sequence[Case]) -> list[Case]:
-    """Those with both a measured and a reference AC."""
-    return [case for case in cases if case["ac_mm"] and case["reference_mm"]]
-
-
-def agreement(cases: Sequence[Case], *, in_percent: bool) -> tuple[float, float, float]:
-    """Bias and limits of agreement (bias -+ 1.96 SD) of measured minus reference AC.
-
-    Args:
-        cases: all cases; those without a measured or a reference AC are left out.
-        in_percent: in percent of the mean of both (Bland & Altman, Lancet 1986, 307-310), not mm.
-
-    Returns:
-        Bias, lower and upper limit; NaN where there are no two cases.
-    """
-    _, differences = _pairs(cases, in_percent=in_percent)
-    if len(differences) < 2:
-        return (float("nan"),) * 3
-    bias, spread = float(differences.mean()), NORMAL_95 * float(differences.std(ddof=1))
-    return bias, bias - spread, bias + spread
+# Of one sweep in the plot of a case; the page scales it, so only their ratio matters.
+PANEL_WIDTH, PANEL_HEIGHT, PANEL_GAP = 140, 84, 8
 
 
 def bland_altman(cases: Sequence[Case], *, in_percent: bool) -> str:
     """Difference of measured and reference AC against their mean, with limits of agreement."""
     unit = "%" if in_percent else "mm"
     with style.styled("agreement-percent" if in_percent else "agreement-mm"):
-        means, differences = _pairs(cases, in_percent=in_percent)
+        means, differences = pairs(cases, in_percent=in_percent)
         figure, axes = _new_plot(f"Agreement in {unit}")
         if in_percent:
             _shade_inter_observer(axes)
         axes.scatter(means, differences, s=22, color=style.BLUE, alpha=0.75, linewidths=0)
-        bias, lowest, highest = agreement(cases, in_percent=in_percent)
-        for value, line in ((bias, "-"), (lowest, "--"), (highest, "--")):
-            if np.isfinite(value):
+        agreed = agreement(cases, in_percent=in_percent)
+        if agreed is not None:
+            for value, ends, line in (
+                (agreed.bias, agreed.bias_ci95, "-"),
+                (agreed.low, agreed.low_ci95, "--"),
+                (agreed.high, agreed.high_ci95, "--"),
+            ):
+                if ends is not None:
+                    axes.axhspan(*ends, color=style.QUIET, alpha=0.12, linewidth=0)
                 _mark_height(axes, value, line, f"{value:+.1f} {unit}")
         axes.set_xlabel("mean of measured and reference AC (mm)")
         axes.set_ylabel(f"measured − reference ({unit})")  # noqa: RUF001
@@ -88,8 +81,8 @@ def error_by_size(cases: Sequence[Case]) -> str:
             errors = np.abs(np.array([case["ac_mm"] for case in of_quality]) - references)
             label = f"{QUALITY_NAMES[quality]} ({len(of_quality)})"
             axes.scatter(
-                references, errors, s=26, color=colour, edgecolors=style.TEXT, linewidths=0.5,
-                label=label,
+                references, errors, s=30, color=colour, marker=QUALITY_MARKERS[quality],
+                edgecolors=style.TEXT, linewidths=0.5, label=label,
             )  # fmt: skip
         axes.set_xlabel("reference AC (mm)")
         axes.set_ylabel("absolute error (mm)")
@@ -139,8 +132,10 @@ def reliability_diagram(cases: Sequence[Case]) -> str:
             points = [(claimed[k].mean(), outcome[k].mean(), k.sum()) for k in inside]
             x, y, count = np.array(points).T if points else np.zeros((3, 0))
             colour = style.SERIES[number]
-            axes.plot(x, y, color=colour, linewidth=1)
-            axes.scatter(x, y, s=14 + 4 * count, color=colour, alpha=0.75, label=label)
+            axes.plot(x, y, color=colour, linewidth=1, linestyle=style.LINE_STYLES[number])
+            axes.scatter(
+                x, y, s=14 + 4 * count, color=colour, marker="os"[number], alpha=0.75, label=label
+            )
         axes.set_xlabel("claimed (mean of the cases of a bin)")
         axes.set_ylabel("came")
         axes.set_xlim(-0.03, 1.03)
@@ -168,12 +163,20 @@ def wfss_by_case(cases: Sequence[Case]) -> str:
         figure, axes = _new_plot("Frame selection by case")
         ordered = sorted(cases, key=lambda case: -float(case["score"]))
         names = []
-        for value, colour in WFSS_COLOURS.items():
+        for (value, colour), hatch in zip(WFSS_COLOURS.items(), WFSS_HATCHES, strict=True):
             places = [k for k, case in enumerate(ordered, 1) if case["wfss"] == value]
             heights = [ordered[k - 1]["score"] for k in places]
-            axes.bar(places, heights, width=0.85, color=colour)
+            axes.bar(
+                places, heights, width=0.85, color=colour, hatch=hatch, edgecolor=style.PAPER,
+                linewidth=0,
+            )  # fmt: skip
             # Named apart from the bars: where there are none, the name has its colour all the same.
-            names.append(Patch(color=colour, label=f"WFSS {value:g} ({len(places)})"))
+            label = f"WFSS {value:g} ({len(places)})"
+            names.append(
+                Patch(
+                    facecolor=colour, hatch=hatch, edgecolor=style.PAPER, linewidth=0, label=label
+                )
+            )
         axes.set_ylim(0, 1.25)
         axes.set_yticks(np.arange(0, 1.01, 0.2))
         axes.set_xlabel("cases, best first")
@@ -183,29 +186,111 @@ def wfss_by_case(cases: Sequence[Case]) -> str:
         return style.to_svg(figure)
 
 
+def losses_by_stage(losses: Sequence[Loss], score: float) -> str:
+    """From the mean score to the best that could be had: what each oracle gains, step by step."""
+    with style.styled("losses"):
+        lost = [loss for loss in losses if loss.mean or loss.stage != "answer"]
+        figure = style.new_figure(PLOT_SIZE_IN[0], 1.5 + 0.36 * len(lost))
+        axes = figure.subplots()
+        axes.set_title("From the score to a perfect one")
+        at = score
+        _name_end(axes, 0, at, f"{score:.3f}")
+        for row, loss in enumerate(lost, 1):
+            axes.plot([at, at], [row - 1, row], color=style.QUIET, linewidth=0.8)
+            axes.barh(row, loss.mean, left=at, height=0.6, color=style.RED)
+            at += loss.mean
+            _name_end(axes, row, at, f"{loss.mean:+.3f}")
+        axes.plot([score, at], [0, len(lost)], "o", color=style.BLUE, markersize=6)
+        axes.set_yticks(range(len(lost) + 1), ["as answered", *(loss.stage for loss in lost)])
+        axes.tick_params(axis="y", length=0, labelcolor=style.INK)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(len(lost) + 0.5, -0.5)
+        # Room for the first and the last number, on an axis that need not begin at 0: what counts
+        # is the bars' length.
+        room = max(0.28 * (at - score), 0.002)
+        axes.set_xlim(score - room / 2, at + room)
+        axes.set_xlabel("mean score")
+        axes.grid(axis="x")
+        return style.to_svg(figure)
+
+
+def score_by_subgroup(subgroups: Sequence[Subgroup], score: float) -> str:
+    """Mean score of every subgroup with its interval; the line is all cases' mean."""
+    with style.styled("subgroups"):
+        figure = style.new_figure(PLOT_SIZE_IN[0], 1.3 + 0.36 * len(subgroups))
+        axes = figure.subplots()
+        axes.set_title("Score by subgroup")
+        axes.axvline(score, color=style.QUIET, linewidth=1, linestyle="--")
+        for row, group in enumerate(subgroups):
+            if group.ci95 is not None:
+                axes.plot(group.ci95, [row, row], color=style.BLUE, linewidth=2.5)
+            axes.plot(group.means["score"], row, "o", color=style.BLUE, markersize=6)
+        names = [f"{group.name} ({group.n_cases})" for group in subgroups]
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", length=0, labelcolor=style.INK)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel("mean score and its 95 % interval")
+        axes.grid(axis="x")
+        return style.to_svg(figure)
+
+
 def sweep_curves(case: Case, scores: Sequence[float] | None) -> str:
     """The six sweeps' frame scores, annotated runs shaded, the chosen frame marked.
+
+    It is written by hand and not by matplotlib, which takes ten times the room: a page has one for
+    every case.
 
     Args:
         case: with its `runs`, `frame` and `n_frames`.
         scores: one a frame of the stack; None draws the runs and the chosen frame alone.
     """
-    with style.styled(str(case["case"])):
-        figure = style.new_figure(*CURVES_SIZE_IN)
-        half = case["n_frames"] // 2
-        rows = figure.subplots(2, 1, sharey=True)
-        for row, axes in enumerate(rows):
-            frames = range(row * half, (row + 1) * half)
-            _shade_runs(axes, case, frames)
-            if scores is not None:
-                _draw_scores(axes, scores, frames, case["n_frames"] // SWEEPS)
-            if case["frame"] is not None and case["frame"] in frames:
-                axes.axvline(case["frame"], color=style.PREDICTED, linewidth=1.8)
-            _label_sweeps(axes, frames, case["n_frames"] // SWEEPS)
-            axes.set_ylim(*_score_range(scores))
-            axes.set_ylabel("score")
-        rows[1].set_xlabel("frame")
-        return style.to_svg(figure)
+    length = case["n_frames"] // SWEEPS
+    panels = []
+    for sweep in range(SWEEPS):
+        column, row = sweep % 3, sweep // 3
+        left, top = column * (PANEL_WIDTH + PANEL_GAP), row * (PANEL_HEIGHT + PANEL_GAP)
+        inside = _panel(case, scores, range(sweep * length, (sweep + 1) * length))
+        panels.append(f'<g transform="translate({left} {top})">{inside}</g>')
+    width = 3 * PANEL_WIDTH + 2 * PANEL_GAP
+    height = 2 * PANEL_HEIGHT + PANEL_GAP
+    name = "scores along the six sweeps" if scores else "annotated frames of the six sweeps"
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{name}">'
+        f"{''.join(panels)}</svg>"
+    )
+
+
+def _panel(case: Case, scores: Sequence[float] | None, frames: range) -> str:
+    """One sweep's scores, as SVG in a box of PANEL_WIDTH x PANEL_HEIGHT."""
+    step = PANEL_WIDTH / len(frames)
+    box = f'<rect width="{PANEL_WIDTH}" height="{PANEL_HEIGHT}" class="panel"/>'
+    runs = [
+        f'<rect x="{(first - frames.start) * step:.1f}" width="{(last - first + 1) * step:.1f}" '
+        f'height="{PANEL_HEIGHT}" class="run {quality}"/>'
+        for first, last, quality in case["runs"]
+        if first in frames
+    ]
+    drawn = "" if scores is None else _curve([scores[frame] for frame in frames], step)
+    chosen = ""
+    if case["frame"] is not None and case["frame"] in frames:
+        x = f"{(case['frame'] - frames.start + 0.5) * step:.1f}"
+        chosen = f'<path d="M{x} 0V{PANEL_HEIGHT}" class="chosen"/>'
+        chosen += f'<path d="M{x} 8l-5 -8h10z" class="head"/>'
+    number = frames.start // len(frames) + 1
+    return f'{box}{"".join(runs)}{drawn}{chosen}<text x="4" y="13">{number}</text>'
+
+
+def _curve(scores: Sequence[float], step: float) -> str:
+    """A line through the scores; points on a level stretch are left out."""
+    y = [round(PANEL_HEIGHT * (1 - min(max(score, 0.0), 1.0)), 1) for score in scores]
+    kept = [k for k in range(len(y)) if k in (0, len(y) - 1) or not y[k - 1] == y[k] == y[k + 1]]
+    points = "L".join(f"{(k + 0.5) * step:.1f} {y[k]:g}" for k in kept)
+    return f'<path d="M{points}" class="scores"/>'
+
+
+def _name_end(axes: Axes, row: float, end: float, text: str) -> None:
+    axes.annotate(text, (end, row), (7, 0), textcoords="offset points", va="center")
 
 
 def _shade_inter_observer(axes: Axes) -> None:
@@ -226,49 +311,6 @@ def _mark_height(axes: Axes, value: float, line: str, label: str) -> None:
     axes.annotate(
         label, (1, value), (3, 0), ("axes fraction", "data"), "offset points", va="center"
     )
-
-
-def _shade_runs(axes: Axes, case: Case, frames: range) -> None:
-    for first, last, quality in case["runs"]:
-        if first in frames:
-            colour = style.QUALITY_COLOURS[Quality[quality.upper()]]
-            axes.axvspan(
-                first - 0.5, last + 0.5, color=colour, alpha=style.SHADE_ALPHA, linewidth=0
-            )
-
-
-def _draw_scores(axes: Axes, scores: Sequence[float], frames: range, length: int) -> None:
-    """A curve for each sweep: sweeps are not joined."""
-    for start in range(frames.start, frames.stop, length):
-        sweep = np.arange(start, min(start + length, frames.stop))
-        axes.plot(sweep, np.asarray(scores)[sweep], color=style.BLUE, linewidth=1.2)
-
-
-def _label_sweeps(axes: Axes, frames: range, length: int) -> None:
-    for start in range(frames.start, frames.stop, length):
-        axes.annotate(
-            f"sweep {start // length + 1}", (start, 1), (2, 1), ("data", "axes fraction"),
-            "offset points", color=style.QUIET,
-        )  # fmt: skip
-    axes.set_xlim(frames.start - 0.5, frames.stop - 0.5)
-    axes.set_xticks(range(frames.start, frames.stop, max(length // 2, 1)))
-    axes.grid(axis="x")
-
-
-def _score_range(scores: Sequence[float] | None) -> tuple[float, float]:
-    """From 0 to 1, or further where a score lies outside."""
-    if scores is None:
-        return 0.0, 1.05
-    return min(0.0, *scores), 1.05 * max(1.0, *scores)
-
-
-def _pairs(cases: Sequence[Case], *, in_percent: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Means and differences of measured and reference AC, (cases,) each."""
-    both = measured_cases(cases)
-    measured_mm = np.array([case["ac_mm"] for case in both], dtype=float)
-    reference_mm = np.array([case["reference_mm"] for case in both], dtype=float)
-    means, differences = (measured_mm + reference_mm) / 2, measured_mm - reference_mm
-    return means, 100 * differences / means if in_percent else differences
 
 
 def _new_plot(title: str) -> tuple[Figure, Axes]:

@@ -1,26 +1,33 @@
 """One self-contained HTML page about a scored run: figures, plots, and every case, worst first."""
 
 import base64
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
 
 from acouslic import files
-from acouslic.challenge import CHALLENGE_FAN
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SIMULATED
 from acouslic.errors import InputError
 from acouslic.metaimage import read_frames, read_header
 from dataset.labels import Labels, read_labels
 from dataset.processes import in_processes
 from dataset.truth import TruthCase, find_truth
-from evaluation import page, plots, style
+from evaluation import page, plots
+from evaluation.agreement import agreement, measured_cases
 from evaluation.compare import LOWER_IS_BETTER, ZERO_IS_BEST
-from evaluation.intervals import LEVEL_PERCENT
+from evaluation.costs import costs, provenance
+from evaluation.intervals import LEVEL_PERCENT, few_subjects
 from evaluation.options import ReportOptions
+from evaluation.oracles import mean_losses
+from evaluation.pictures import polygons, webp
 from evaluation.predictions import (
     SCORES_FILE,
     PredictionError,
@@ -29,14 +36,18 @@ from evaluation.predictions import (
     read_prediction,
 )
 from evaluation.reliability import reliability
-from evaluation.score import read_score
+from evaluation.score import CASES_FILE, METRICS_FILE, PROVENANCE_FILES, read_score
+from evaluation.subgroups import read_groups, subgroups
 
 REPORT_FILE = "report.html"
 TEMPLATE = "report.html.j2"
 ROOM = "evaluation"
-# 300 px wide on the page, so half as many again for sharp screens; about 30 kB a picture at 80.
+# 300 px wide on the page, so half as many again for sharp screens.
 PICTURE_WIDTH_PX = 440
-JPEG_QUALITY = 80
+# The first of these that keeps a picture below MOST_PICTURE_BYTES; a phantom's has 6 kB at 60.
+QUALITIES = (60, 45, 30, 15, 5)
+# 300 cases with two pictures each then take 9.6 MB on a page, of the 12 that it may have.
+MOST_PICTURE_BYTES = 12_000
 # Where there is no stack: the fan is seen, and both outlines on it.
 EMPTY_FAN_GREY = 40
 HEADLINES: Mapping[str, str] = {
@@ -63,7 +74,11 @@ class Picture:
     """A frame with outlines."""
 
     uri: str
-    """The picture as a data URI."""
+    """The frame as a data URI."""
+    predicted: str
+    """The predicted outline, as the path of an SVG element in pixels of the frame; may be empty."""
+    expected: str
+    """The true one, likewise."""
     caption: str
     """What it shows."""
 
@@ -109,13 +124,34 @@ def write_report(options: ReportOptions) -> Path:
     path = options.output or options.scored / REPORT_FILE
     files.refuse_foreign_file(path, page.mark(ROOM), "a report")
     result = read_score(options.scored)
+    told = {} if options.groups is None else read_groups(options.groups)
     jobs = _jobs(result, options.images)
     views = sorted(
         in_processes(view_case, jobs, options.workers, "drawn"),
         key=lambda view: (view.case["score"], view.case["case"]),
     )
-    files.write_text(path, render(result, views))
+    links = _links(options.scored, path, [case["case"] for case in result["cases"]])
+    downloads = {
+        name: _data_uri("application/json" if name == METRICS_FILE else "text/csv", file)
+        for name in (METRICS_FILE, CASES_FILE)
+        if (file := options.scored / name).is_file()
+    }
+    files.write_text(path, render(result, views, told=told, links=links, downloads=downloads))
     return path
+
+
+def _links(scored: Path, page_path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Addresses of the cases' pages, from the report's place, where `view` has written them."""
+    paths = {name: scored / page.CASES_FOLDER / f"{name}.html" for name in names}
+    return {
+        name: quote(os.path.relpath(path, page_path.parent))
+        for name, path in paths.items()
+        if path.is_file()
+    }
+
+
+def _data_uri(kind: str, path: Path) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _jobs(result: Mapping[str, Any], images: Path | None) -> list[_Job]:
@@ -139,38 +175,79 @@ def _jobs(result: Mapping[str, Any], images: Path | None) -> list[_Job]:
     return jobs
 
 
-def render(result: Mapping[str, Any], views: Sequence[CaseView]) -> str:
+def render(
+    result: Mapping[str, Any],
+    views: Sequence[CaseView],
+    *,
+    told: Mapping[str, Mapping[str, str]],
+    links: Mapping[str, str],
+    downloads: Mapping[str, str],
+) -> str:
     """Fill in the page.
 
     Args:
         result: the content of metrics.json.
         views: what to show of each case, in their order on the page.
+        told: further groups of each case, see `read_groups`.
+        links: addresses of the cases' own pages, by case.
+        downloads: files as data URIs, by name.
 
     Returns:
-        HTML that refers to nothing outside of itself.
+        HTML that needs nothing outside of itself.
     """
-    cases = result["cases"]
+    cases, settings = result["cases"], result["settings"]
+    score, groups = result["score"]["mean"], subgroups(cases, told)
+    notes = _notes(settings)
+    has_losses = all("losses" in case for case in cases)
+    lost = mean_losses(cases) if has_losses else []
     return page.render(
         ROOM,
         TEMPLATE,
         result=result,
-        settings=result["settings"],
+        settings=settings,
         views=views,
         headlines=HEADLINES,
         details=DETAILS,
         best_at_0=LOWER_IS_BETTER | ZERO_IS_BEST,
         level_percent=LEVEL_PERCENT,
+        few=few_subjects(settings["n_subjects"]),
         facts=_facts(cases),
+        agreements={
+            unit: agreed
+            for unit in ("mm", "%")
+            if (agreed := agreement(cases, in_percent=unit == "%")) is not None
+        },
+        losses=lost,
+        losses_plot=plots.losses_by_stage(lost, score) if lost else "",
+        groups=groups,
+        groups_plot=plots.score_by_subgroup(groups, score) if groups else "",
+        reliability=result.get("reliability") or reliability(cases),
+        costs=costs(notes.get("run.json", {})),
+        provenance=provenance(settings, notes),
+        links=links,
+        downloads=downloads,
+        frame_size=(FRAME_SHAPE[1], FRAME_SHAPE[0]),
         plots=[
             plots.bland_altman(cases, in_percent=False),
             plots.bland_altman(cases, in_percent=True),
             plots.error_by_size(cases),
             plots.wfss_by_sweep(cases),
             plots.wfss_by_case(cases),
-            plots.reliability_diagram(cases),
-            plots.risk_by_coverage(cases),
         ],
+        reliability_plots=[plots.reliability_diagram(cases), plots.risk_by_coverage(cases)],
     )
+
+
+def _notes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What lies beside answers and truth and tells of them, by name; nothing where it is gone."""
+    notes = {}
+    for folder in (settings["predictions"], settings["truth"]):
+        for name in (*PROVENANCE_FILES, SIMULATED):
+            try:
+                notes[name] = json.loads(Path(folder, name).read_text())
+            except (OSError, ValueError):
+                continue
+    return {name: note for name, note in notes.items() if isinstance(note, dict)}
 
 
 def view_case(job: _Job) -> CaseView:
@@ -187,9 +264,7 @@ def view_case(job: _Job) -> CaseView:
 
 def _facts(cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """What the table of means does not say, as pairs of a figure and its meaning."""
-    measured = plots.measured_cases(cases)
-    errors = [abs(case["ac_mm"] - case["reference_mm"]) for case in measured]
-    bias, lowest, highest = plots.agreement(cases, in_percent=True)
+    errors = [abs(case["ac_mm"] - case["reference_mm"]) for case in measured_cases(cases)]
     facts = [
         (f"{sum(case['wfss'] == 0 for case in cases)}", "chose a frame without annotation"),
         (f"{sum(case['reference_mm'] is None for case in cases)}", "chose a sweep without AC"),
@@ -200,10 +275,6 @@ def _facts(cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     if says["ac_coverage"] is not None:
         covered = f"{100 * says['ac_coverage']:.0f} %"
         facts.append((covered, "of references lie inside the AC's 90 % interval"))
-    if np.isfinite(bias):
-        facts.append(
-            (f"{lowest:+.1f} to {highest:+.1f} %", f"limits of agreement, bias {bias:+.1f} %")
-        )
     return facts
 
 
@@ -215,12 +286,12 @@ def _pictures(job: _Job, labels: Labels) -> list[Picture]:
         expected = labels.frame(frame)
         what = case["quality"] if expected.any() else "not annotated"
         caption = f"chosen: frame {frame}, sweep {case['sweep']}, {what}"
-        pictures.append(Picture(_draw(job, frame, predicted, expected), caption))
+        pictures.append(_picture(job, frame, predicted, expected, caption))
     best = _best_frame(case["runs"])
     if case["wfss"] < 1 and best is not None:
         wanted = labels.frame(best)
         caption = f"better: frame {best}, sweep {labels.sweep_of(best)}"
-        pictures.append(Picture(_draw(job, best, np.zeros_like(wanted), wanted), caption))
+        pictures.append(_picture(job, best, np.zeros_like(wanted), wanted, caption))
     return pictures
 
 
@@ -232,23 +303,28 @@ def _best_frame(runs: Sequence[tuple[int, int, str]]) -> int | None:
     return (first + last) // 2
 
 
-def _draw(job: _Job, frame: int, predicted: np.ndarray, expected: np.ndarray) -> str:
-    """A frame with both outlines, as a data URI; masks are (H, W)."""
+def _picture(
+    job: _Job, frame: int, predicted: np.ndarray, expected: np.ndarray, caption: str
+) -> Picture:
+    """A frame, made small, with both outlines; masks are (H, W)."""
     height, width = predicted.shape
     grey = _read_frame(job.image_path, frame, (height, width))
-    scale = PICTURE_WIDTH_PX / width
-    size = (PICTURE_WIDTH_PX, round(height * scale))
-    picture = cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
-    for mask, colour in (
-        (expected, style.TRUE_ON_BLACK),
-        (predicted, style.PREDICTED_ON_BLACK),
-    ):
-        bgr = style.rgb(colour)[::-1]
-        enlarged = cv2.resize((mask != 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        contours, _ = cv2.findContours(enlarged, cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, contours, -1, bgr, 2, cv2.LINE_AA)
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    size = (PICTURE_WIDTH_PX, round(height * PICTURE_WIDTH_PX / width))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    files_by_quality = (webp(small, quality) for quality in QUALITIES)
+    data = next((d for d in files_by_quality if len(d) <= MOST_PICTURE_BYTES), None)
+    if data is None:
+        data = webp(small, QUALITIES[-1])
+    uri = "data:image/webp;base64," + base64.b64encode(data).decode()
+    return Picture(uri, _path(predicted != 0), _path(expected != 0), caption)
+
+
+def _path(mask: np.ndarray) -> str:
+    """A mask's borders as an SVG path; corners are centres of pixels."""
+    lines = (np.reshape(line, (-1, 2)) for line in polygons(mask))
+    return "".join(
+        "M" + "L".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in line) + "Z" for line in lines
+    )
 
 
 def _read_frame(path: Path | None, frame: int, shape: tuple[int, int]) -> np.ndarray:

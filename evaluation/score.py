@@ -19,6 +19,7 @@ from dataset.truth import TruthCase, find_truth, read_fan_mask, read_subjects
 from evaluation import metrics
 from evaluation.intervals import LEVEL_PERCENT, RESAMPLES, mean_intervals
 from evaluation.options import ScoreOptions
+from evaluation.oracles import losses, nothing_answered
 from evaluation.predictions import (
     CLAIMS,
     Prediction,
@@ -174,19 +175,21 @@ def score_case(job: Job) -> dict[str, Any]:
     labels = read_labels(job.truth.mask_path)
     case |= {"n_frames": labels.n_frames, "runs": annotated_runs(labels)}
     case |= {"references_mm": list(job.truth.references_mm)}
+    nothing = {"losses": nothing_answered(labels, job.truth.references_mm)}
     if job.prediction is None:
-        return case | _worst("missing", f"no prediction for case {job.truth.case}")
+        return case | _worst("missing", f"no prediction for case {job.truth.case}") | nothing
     try:
         prediction = read_prediction(job.prediction, labels.shape)
     except PredictionError as error:
-        return case | _worst("broken", str(error))
+        return case | _worst("broken", str(error)) | nothing
+    fan_mask = _fan_mask(job.fov_mask, labels.frame_shape)
     try:
         measured = metrics.case_metrics(
             labels,
             job.truth.references_mm,
             prediction.mask,
             prediction.frame,
-            fan_mask=_fan_mask(job.fov_mask, labels.frame_shape),
+            fan_mask=fan_mask,
             spacing_mm=SPACING_MM,
         )
     except ValueError as error:
@@ -195,7 +198,15 @@ def score_case(job: Job) -> dict[str, Any]:
             found=str(error),
             advice="check the truth's files and --fov-mask",
         ) from error
-    return case | _scored(labels, prediction, measured)
+    lost = losses(
+        labels,
+        job.truth.references_mm,
+        prediction.frame,
+        measured,
+        fan_mask=fan_mask,
+        spacing_mm=SPACING_MM,
+    )
+    return case | _scored(labels, prediction, measured) | {"losses": lost}
 
 
 def _scored(

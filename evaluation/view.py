@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from acouslic import files
@@ -29,17 +28,14 @@ from evaluation.explain import (
     true_values,
 )
 from evaluation.options import ViewOptions
+from evaluation.pictures import Strips, make_strips, polygons
 from evaluation.score import read_score
-from evaluation.strips import Strips, make_strips
 
-CASES_FOLDER = "cases"
 ROOM, TEMPLATE = "evaluation", "view.html.j2"
 TERM_SHARES: Mapping[str, float] = {"ac": AC_SHARE, "frame": FRAME_SHARE, "mask": MASK_SHARE}
 TERM_NAMES: Mapping[str, str] = {"ac": "AC", "frame": "frame", "mask": "mask"}
 # Decimals of a probability or score: a curve on the page shows three.
 DIGITS = 4
-# How far a drawn outline may lie from the real one; a page shows frames smaller than they are.
-OUTLINE_TOLERANCE_PX = 0.7
 # What run.json calls the rules whose choice this page can explain.
 SHIPPED, WITHOUT_PRIOR = "shipped", "shipped, no sweep prior"
 log = logging.getLogger(__name__)
@@ -85,7 +81,7 @@ def write_views(options: ViewOptions) -> list[Path]:
     """
     result = None if options.scored is None else read_score(options.scored)
     sources = _sources(options, result)
-    folder = options.output or (options.scored / CASES_FOLDER if options.scored else Path())
+    folder = options.output or (options.scored / page.CASES_FOLDER if options.scored else Path())
     paths = [folder / f"{source.name}.html" for source in sources]
     for path in paths:
         files.refuse_foreign_file(path, page.mark(ROOM), "a page of a case")
@@ -253,7 +249,9 @@ def reasons(explanation: Explanation, candidates: Sequence[Candidate]) -> list[s
 
 def _rival_sentence(explanation: Explanation, why: str, frame: int) -> str:
     chosen = explanation.chosen
-    less = {term: float(values[chosen] - values[frame]) for term, values in explanation.terms.items()}
+    less = {
+        term: float(values[chosen] - values[frame]) for term, values in explanation.terms.items()
+    }
     most = max(less, key=lambda term: abs(less[term]))
     total = sum(less.values())
     word = "less" if total >= 0 else "more"
@@ -337,9 +335,7 @@ def _data(
     }
 
 
-def _truth(
-    labels: Labels, source: Source, values: Mapping[int, TrueValue]
-) -> dict[str, Any]:
+def _truth(labels: Labels, source: Source, values: Mapping[int, TrueValue]) -> dict[str, Any]:
     scores = np.zeros(labels.n_frames)
     for frame, value in values.items():
         scores[frame] = value.score
@@ -371,13 +367,6 @@ def _ellipse(ellipse: Ellipse) -> list[float]:
             ellipse.angle_deg,
         )
     ]
-
-
-def polygons(mask: np.ndarray) -> list[list[int]]:
-    """The borders of a mask, (H, W) bool: x and y of each corner in turn, in pixels."""
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    corners = (cv2.approxPolyDP(line, OUTLINE_TOLERANCE_PX, True) for line in contours)
-    return [line.ravel().tolist() for line in corners]
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -1,4 +1,4 @@
-"""A stack's frames as WebP strips, small enough for a page that holds all of them.
+"""Frames and outlines as pages hold them: small WebP pictures, and lines drawn over them.
 
 A strip has several frames below each other. A browser decodes one in some milliseconds, when the
 first of its frames is wanted.
@@ -22,6 +22,8 @@ QUALITIES = (55, 40, 25, 12)
 MOST_BYTES = 10_500_000
 # A strip then has 1.9 megapixels, which a laptop decodes in about 10 ms.
 FRAMES_A_STRIP = 10
+# How far a drawn outline may lie from the real one; a page shows frames smaller than they are.
+OUTLINE_TOLERANCE_PX = 0.7
 # Of WebP's 0 to 6: above this a strip takes twice the time and saves 3 %.
 EFFORT = 3
 
@@ -79,6 +81,13 @@ def webp(grey: np.ndarray, quality: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(grey).save(file, "WEBP", quality=quality, method=EFFORT)
     return file.getvalue()
+
+
+def polygons(mask: np.ndarray) -> list[list[int]]:
+    """The borders of a mask, (H, W) bool: x and y of each corner in turn, in pixels."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    corners = (cv2.approxPolyDP(line, OUTLINE_TOLERANCE_PX, True) for line in contours)
+    return [np.asarray(line, int).ravel().tolist() for line in corners]
 
 
 def _stacked(frames: Sequence[np.ndarray] | np.ndarray, size: tuple[int, int]) -> np.ndarray:
