@@ -36,13 +36,19 @@ def score_cases(options: ScoreOptions) -> None:
 
 
 def compare_scores(options: CompareOptions) -> None:
-    """Compare two scored runs of the same cases, paired over cases."""
-    from evaluation.compare import compare, table, write_comparison
+    """Compare two or more scored runs of the same cases, paired over cases, and rank them."""
+    from evaluation import compare, leaderboard
 
-    comparison = compare(options.a, options.b, seed=options.seed)
-    print(table(comparison))
+    board = leaderboard.leaderboard(options.runs, options.names, seed=options.seed)
+    pair = None
+    if len(options.runs) == 2:
+        pair = compare.compare(*options.runs, seed=options.seed)
+    print(leaderboard.table(board) if pair is None else compare.table(pair))
     if options.output is not None:
-        write_comparison(comparison, options.output)
+        leaderboard.refuse_strangers(options.output)
+        if pair is not None:
+            compare.write_comparison(pair, options.output)
+        leaderboard.write_leaderboard(board, options.output)
 
 
 def simulate_choice(options: SimulateOptions) -> None:

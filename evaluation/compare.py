@@ -56,7 +56,7 @@ def compare(folder_a: Path, folder_b: Path, *, seed: int = SEED) -> Comparison:
     """
     results = [read_score(folder) for folder in (folder_a, folder_b)]
     a, b = ({case["case"]: case for case in result["cases"]} for result in results)
-    _refuse_other_cases(a.keys(), b.keys(), folder_a, folder_b)
+    refuse_other_cases(a.keys(), b.keys(), folder_a, folder_b)
     names = sorted(a)
     subjects = [str(a[name]["subject_id"]) for name in names]
     values_a, values_b = (_columns(cases, names) for cases in (a, b))
@@ -148,7 +148,12 @@ def _most_changed(
     return sorted(changed, key=lambda row: (-abs(row["difference"]), row["case"]))[:MOST_CHANGED]
 
 
-def _refuse_other_cases(a: Set[str], b: Set[str], folder_a: Path, folder_b: Path) -> None:
+def refuse_other_cases(a: Set[str], b: Set[str], folder_a: Path, folder_b: Path) -> None:
+    """Make sure that two runs are of the same cases.
+
+    Raises:
+        InputError: they are not.
+    """
     for only, folder in ((sorted(a - b), folder_a), (sorted(b - a), folder_b)):
         if only:
             raise InputError(

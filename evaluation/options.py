@@ -93,14 +93,15 @@ class FramesOptions:
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Which two scored runs to compare; differences are B minus A."""
+    """Which scored runs to compare; between two, differences are the second minus the first."""
 
-    a: Annotated[Path, POSITIONAL]
-    """An --output of score."""
-    b: Annotated[Path, POSITIONAL]
-    """An --output of score, of the same cases."""
+    runs: Annotated[tuple[Path, ...], POSITIONAL]
+    """An --output of score each, two or more, of the same cases."""
     output: Path | None = None
-    """Folder for comparison.json; None writes nothing."""
+    """Folder for the leaderboard (.json, .html, .tex), and comparison.json of two runs; None writes
+    nothing."""
+    names: tuple[str, ...] | None = None
+    """What to call the runs, in their order; None takes the folders' names."""
     seed: int = SEED
     """Seed of the bootstrap that gives the intervals."""
 

@@ -4,8 +4,9 @@ A case is an entry of `cases` in metrics.json.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +18,9 @@ from evaluation.agreement import agreement, measured_cases, pairs
 from evaluation.oracles import Loss
 from evaluation.reliability import bins, risk_coverage
 from evaluation.subgroups import Subgroup
+
+if TYPE_CHECKING:
+    from evaluation.leaderboard import Leaderboard
 
 Case = Mapping[str, Any]
 
@@ -43,6 +47,10 @@ WFSS_COLOURS: Mapping[float, str] = {
 # So that letters are about as large as the page's text where three stand in a row, or one on a
 # telephone.
 PLOT_SIZE_IN = (4.8, 3.4)
+# Light to dark, so that ranks are told apart without their colours.
+RANK_COLOURS = mpl.colormaps["Blues"]
+# A narrower bar has no room for its rank.
+LEAST_NAMED_SHARE = 0.06
 # Of one sweep in the plot of a case; the page scales it, so only their ratio matters.
 PANEL_WIDTH, PANEL_HEIGHT, PANEL_GAP = 140, 84, 8
 
@@ -190,9 +198,8 @@ def losses_by_stage(losses: Sequence[Loss], score: float) -> str:
     """From the mean score to the best that could be had: what each oracle gains, step by step."""
     with style.styled("losses"):
         lost = [loss for loss in losses if loss.mean or loss.stage != "answer"]
-        figure = style.new_figure(PLOT_SIZE_IN[0], 1.5 + 0.36 * len(lost))
-        axes = figure.subplots()
-        axes.set_title("From the score to a perfect one")
+        names = ["as answered", *(loss.stage for loss in lost)]
+        figure, axes = _rows("From the score to a perfect one", names)
         at = score
         _name_end(axes, 0, at, f"{score:.3f}")
         for row, loss in enumerate(lost, 1):
@@ -201,10 +208,6 @@ def losses_by_stage(losses: Sequence[Loss], score: float) -> str:
             at += loss.mean
             _name_end(axes, row, at, f"{loss.mean:+.3f}")
         axes.plot([score, at], [0, len(lost)], "o", color=style.BLUE, markersize=6)
-        axes.set_yticks(range(len(lost) + 1), ["as answered", *(loss.stage for loss in lost)])
-        axes.tick_params(axis="y", length=0, labelcolor=style.INK)
-        axes.spines["left"].set_visible(False)
-        axes.set_ylim(len(lost) + 0.5, -0.5)
         # Room for the first and the last number, on an axis that need not begin at 0: what counts
         # is the bars' length.
         room = max(0.28 * (at - score), 0.002)
@@ -217,22 +220,62 @@ def losses_by_stage(losses: Sequence[Loss], score: float) -> str:
 def score_by_subgroup(subgroups: Sequence[Subgroup], score: float) -> str:
     """Mean score of every subgroup with its interval; the line is all cases' mean."""
     with style.styled("subgroups"):
-        figure = style.new_figure(PLOT_SIZE_IN[0], 1.3 + 0.36 * len(subgroups))
-        axes = figure.subplots()
-        axes.set_title("Score by subgroup")
+        names = [f"{group.name} ({group.n_cases})" for group in subgroups]
+        figure, axes = _rows("Score by subgroup", names)
         axes.axvline(score, color=style.QUIET, linewidth=1, linestyle="--")
         for row, group in enumerate(subgroups):
             if group.ci95 is not None:
                 axes.plot(group.ci95, [row, row], color=style.BLUE, linewidth=2.5)
             axes.plot(group.means["score"], row, "o", color=style.BLUE, markersize=6)
-        names = [f"{group.name} ({group.n_cases})" for group in subgroups]
-        axes.set_yticks(range(len(names)), names)
-        axes.tick_params(axis="y", length=0, labelcolor=style.INK)
-        axes.spines["left"].set_visible(False)
-        axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("mean score and its 95 % interval")
         axes.grid(axis="x")
         return style.to_svg(figure)
+
+
+def scores_of_runs(board: "Leaderboard") -> str:
+    """Mean score of every run with its interval."""
+    with style.styled("runs"):
+        figure, axes = _rows("Score", [run.name for run in board.standings])
+        for row, run in enumerate(board.standings):
+            if run.ci95 is not None:
+                axes.plot(run.ci95, [row, row], color=style.BLUE, linewidth=2.5)
+            axes.plot(run.score, row, "o", color=style.BLUE, markersize=6)
+        axes.set_xlabel("mean score and its 95 % interval")
+        axes.grid(axis="x")
+        return style.to_svg(figure)
+
+
+def ranks_of_runs(board: "Leaderboard") -> str:
+    """How often each run has each rank, over resamples of the subjects."""
+    with style.styled("ranks"):
+        figure, axes = _rows("Rank over resamples", [run.name for run in board.standings])
+        shades = [RANK_COLOURS(1 - k / len(board.standings)) for k in range(len(board.standings))]
+        for row, run in enumerate(board.standings):
+            left = 0.0
+            for rank, share in enumerate(run.ranks or (), 1):
+                axes.barh(row, share, left=left, height=0.62, color=shades[rank - 1])
+                if share >= LEAST_NAMED_SHARE:
+                    dark = sum(shades[rank - 1][:3]) < 1.5
+                    axes.annotate(
+                        f"{rank}.", (left + share / 2, row), ha="center", va="center",
+                        color=style.PAPER if dark else style.INK,
+                    )  # fmt: skip
+                left += share
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("share of resamples with rank 1, 2, …")
+        return style.to_svg(figure)
+
+
+def _rows(title: str, names: Sequence[str]) -> tuple[Figure, Axes]:
+    """A plot with a named row for each of several things, the first on top."""
+    figure = style.new_figure(PLOT_SIZE_IN[0], 1.3 + 0.36 * len(names))
+    axes = figure.subplots()
+    axes.set_title(title)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0, labelcolor=style.INK)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    return figure, axes
 
 
 def sweep_curves(case: Case, scores: Sequence[float] | None) -> str:

@@ -46,8 +46,9 @@ ROOM = "evaluation"
 PICTURE_WIDTH_PX = 440
 # The first of these that keeps a picture below MOST_PICTURE_BYTES; a phantom's has 6 kB at 60.
 QUALITIES = (60, 45, 30, 15, 5)
-# 300 cases with two pictures each then take 9.6 MB on a page, of the 12 that it may have.
-MOST_PICTURE_BYTES = 12_000
+# Of the 12 MB that a page of 300 cases may have, two such pictures each take 7.2; lines and text of
+# a case take up to 14 kB.
+MOST_PICTURE_BYTES = 9_000
 # Where there is no stack: the fan is seen, and both outlines on it.
 EMPTY_FAN_GREY = 40
 HEADLINES: Mapping[str, str] = {

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from acouslic import files
 from acouslic.challenge import Quality
 
-INK, TEXT, QUIET, LINE = "#0f172a", "#334155", "#64748b", "#e2e8f0"
+INK, TEXT, QUIET, LINE = "#0f172a", "#334155", "#586880", "#e2e8f0"
 PAPER, BACKGROUND = "#ffffff", "#f8fafc"
 # Okabe and Ito's colours (Color Universal Design, 2008), which colour-blind readers can tell apart,
 # blue first and without their yellow, too light for a line on white; then two more.

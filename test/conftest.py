@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from scored_run import ScoredRun, write_run
 
 from acouslic.bundle import save_bundle
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
@@ -22,6 +23,12 @@ TINY = NetworkConfig(TrunkConfig(32, 8, 64, 4, 64), decoder_width=4)
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def scored_run(tmp_path_factory: pytest.TempPathFactory) -> ScoredRun:
+    """A small run with its score; it takes some seconds, so tests share it and only add to it."""
+    return write_run(tmp_path_factory.mktemp("scored_run"))
 
 
 @pytest.fixture

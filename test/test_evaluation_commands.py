@@ -515,8 +515,10 @@ def page(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_report_is_one_page_that_needs_nothing_else(page: str) -> None:
+    downloads = re.findall(r'<a download="([^"]+)" href="(data:[^"]+)"', page)
+    assert [name for name, _ in downloads] == ["metrics.json", "cases.csv"]
     for address in re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page):
-        assert address.startswith(("data:image/", "#")), address
+        assert address.startswith(("data:image/", "#")) or address in dict(downloads).values()
     assert "@import" not in page
     assert all(address.startswith("#") for address in re.findall(r"url\(([^)]*)\)", page))
     assert "Simulated images" in page
@@ -528,8 +530,13 @@ def test_report_shows_every_case_worst_first(page: str, scored: Path) -> None:
     cases = {case["case"]: case for case in metrics_of(scored)["cases"]}
     assert order == sorted(cases, key=lambda name: cases[name]["score"])
     # The chosen frame of each, and a better one beside the two that should have chosen another.
-    assert page.count("data:image/jpeg") == 3 + 2
-    assert page.count("<svg") == 7 + 3
+    assert page.count("data:image/webp") == 3 + 2
+    # Every picture has its outlines, every case its curves; 9 plots: metrics 5, losses, subgroups,
+    # reliability 2. The rest are the 6 signs of the key, and the pattern.
+    assert page.count('<div class="picture"><img data-src') == 3 + 2
+    assert page.count('class="curves"><svg') == 3
+    assert page.count('<div class="card"><svg') == 9
+    assert page.count("<svg") == 5 + 3 + 9 + 6 + 1
     assert "8.8 %" in page
 
 
@@ -565,7 +572,7 @@ def test_names_from_files_are_escaped_in_the_report(scored: Path, tmp_path: Path
     assert "<script>alert(1)" not in report(tmp_path, tmp_path / "page.html")
 
 
-@pytest.mark.parametrize("command", ["run", "score", "compare", "report"])
+@pytest.mark.parametrize("command", ["run", "score", "compare", "report", "view"])
 def test_every_option_has_help_that_needs_neither_torch_nor_plots(command: str) -> None:
     call = [sys.executable, "-X", "importtime", "-m", "evaluation", command, "--help"]
     environment = os.environ | {"COLUMNS": "1000"}

@@ -229,6 +229,11 @@ def run_report(world: World, output: Path) -> int:
     return evaluation(["report", str(world.scored), *place])
 
 
+def run_view(world: World, output: Path) -> int:
+    place = ["--model", str(world.bundle), "--output", str(output), "--device", "cpu"]
+    return evaluation(["view", str(world.dataset / IMAGES / "case-a.mha"), *place])
+
+
 def run_benchmark(world: World, output: Path) -> int:
     what = ["--systems", "efficientnet", "--trials", "1", "--stand-ins", "--precision", "fp32"]
     size = ["--epochs", "1", "--frames-per-epoch", "12", "--batch-size", "12"]
@@ -313,8 +318,12 @@ WRITERS = {
     ),
     "evaluation run": Writer(run_answers, ("run.json",), STACKS),
     "evaluation score": Writer(run_score, ("metrics.json", "cases.csv")),
-    "evaluation compare": Writer(run_compare, ("comparison.json",)),
+    "evaluation compare": Writer(
+        run_compare,
+        ("comparison.json", "leaderboard.json", "leaderboard.html", "leaderboard.tex"),
+    ),
     "evaluation report": Writer(run_report, ("report.html",)),
+    "evaluation view": Writer(run_view, ("case-a.html",)),
     "benchmark": Writer(
         run_benchmark,
         ("options.json", "results.json", "table.md", "table.html", "f1.png"),
