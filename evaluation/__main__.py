@@ -39,10 +39,9 @@ def compare_scores(options: CompareOptions) -> None:
     """Compare two or more scored runs of the same cases, paired over cases, and rank them."""
     from evaluation import compare, leaderboard
 
-    board = leaderboard.leaderboard(options.runs, options.names, seed=options.seed)
-    pair = None
-    if len(options.runs) == 2:
-        pair = compare.compare(*options.runs, seed=options.seed)
+    runs = (options.a, options.b, *options.more)
+    board = leaderboard.leaderboard(runs, options.names, seed=options.seed)
+    pair = None if options.more else compare.compare(options.a, options.b, seed=options.seed)
     print(leaderboard.table(board) if pair is None else compare.table(pair))
     if options.output is not None:
         leaderboard.refuse_strangers(options.output)

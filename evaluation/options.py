@@ -95,8 +95,12 @@ class FramesOptions:
 class CompareOptions:
     """Which scored runs to compare; between two, differences are the second minus the first."""
 
-    runs: Annotated[tuple[Path, ...], POSITIONAL]
-    """An --output of score each, two or more, of the same cases."""
+    a: Annotated[Path, POSITIONAL]
+    """An --output of score."""
+    b: Annotated[Path, POSITIONAL]
+    """An --output of score, of the same cases."""
+    more: Annotated[tuple[Path, ...], POSITIONAL] = ()
+    """Further ones, to be ranked with them."""
     output: Path | None = None
     """Folder for the leaderboard (.json, .html, .tex), and comparison.json of two runs; None writes
     nothing."""
@@ -126,10 +130,12 @@ class ReportOptions:
 class ViewOptions:
     """Which cases to show, and with which bundle."""
 
-    cases: Annotated[tuple[str, ...], POSITIONAL]
-    """Names of cases of the scored run, or files of stacks (.mha)."""
+    case: Annotated[str, POSITIONAL]
+    """Name of a case of the scored run, or a stack's file (.mha)."""
     model: Path
     """Bundle of weights that chooses the frame."""
+    more: Annotated[tuple[str, ...], POSITIONAL] = ()
+    """Further cases."""
     scored: Path | None = None
     """An --output of score: it knows the cases' stacks and their truth."""
     output: Path | None = None

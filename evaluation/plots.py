@@ -203,7 +203,7 @@ def losses_by_stage(losses: Sequence[Loss], score: float) -> str:
         at = score
         _name_end(axes, 0, at, f"{score:.3f}")
         for row, loss in enumerate(lost, 1):
-            axes.plot([at, at], [row - 1, row], color=style.QUIET, linewidth=0.8)
+            axes.plot([at, at], [row - 1, row], color=style.QUIET, linewidth=0.8, zorder=0.9)
             axes.barh(row, loss.mean, left=at, height=0.6, color=style.RED)
             at += loss.mean
             _name_end(axes, row, at, f"{loss.mean:+.3f}")

@@ -6,7 +6,7 @@ const truth = data.truth;
 const byId = id => document.getElementById(id);
 const showing = { mask: true, ellipse: true, truth: true, beside: window.innerWidth > 700 };
 const canvases = [byId("frame"), byId("true")].filter(Boolean);
-let current = -1, timer = 0;
+let current = -1, painting = null, playing = null;
 
 const sweepOf = frame => Math.floor(frame / perSweep);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -247,14 +247,23 @@ function go(frame) {
   current = next;
   tell(current);
   moveCursors();
-  draw(current);
+  painting = draw(current);
   history.replaceState(null, "", `#frame=${current}`);
 }
 
-function play(on = !timer) {
-  clearInterval(timer);
-  timer = on ? setInterval(() => go((current + 1) % data.frames), 66) : 0; // 15 frames a second
+function play(on = !playing) {
+  playing = on ? {} : null;
   byId("play").setAttribute("aria-pressed", String(on));
+  if (on) keepPlaying(playing);
+}
+
+// 15 frames a second, or as many as can be painted.
+async function keepPlaying(turn) {
+  while (playing === turn) {
+    go((current + 1) % data.frames);
+    await painting;
+    await new Promise(resolve => setTimeout(resolve, 66));
+  }
 }
 
 function bestOf(sweep) {

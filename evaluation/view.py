@@ -36,8 +36,8 @@ TERM_SHARES: Mapping[str, float] = {"ac": AC_SHARE, "frame": FRAME_SHARE, "mask"
 TERM_NAMES: Mapping[str, str] = {"ac": "AC", "frame": "frame", "mask": "mask"}
 # Decimals of a probability or score: a curve on the page shows three.
 DIGITS = 4
-# What run.json calls the rules whose choice this page can explain.
-SHIPPED, WITHOUT_PRIOR = "shipped", "shipped, no sweep prior"
+# What run.json calls the rule whose choice this page can explain.
+SHIPPED = "shipped"
 log = logging.getLogger(__name__)
 
 
@@ -127,13 +127,14 @@ def view(source: Source, bundle: Bundle) -> str:
 
 
 def _sources(options: ViewOptions, result: Mapping[str, Any] | None) -> list[Source]:
+    names = (options.case, *options.more)
     if result is None:
-        return [_unscored(Path(case)) for case in options.cases]
+        return [_unscored(Path(name)) for name in names]
     settings = result["settings"]
     truth = find_truth(Path(settings["truth"]))
     cases = {case["case"]: case for case in result["cases"]}
     sources = []
-    for name in options.cases:
+    for name in names:
         if name not in cases or name not in truth:
             raise InputError(
                 expected=f"a case of {options.scored}",
@@ -177,22 +178,27 @@ def _bundle(options: ViewOptions, result: Mapping[str, Any] | None) -> Bundle:
             found=bundle.id,
             advice="give that bundle as --model",
         )
-    rule = _rule(Path(settings["predictions"]))
-    if rule not in (SHIPPED, WITHOUT_PRIOR):
+    rule, has_prior = _rule(Path(settings["predictions"]))
+    if rule != SHIPPED:
         raise InputError(
             expected="frames that were chosen by their expected score",
             found=f"the rule {rule}",
             advice="view a run of the shipped rule",
         )
-    return without_sweep_prior(bundle) if rule == WITHOUT_PRIOR else bundle
+    return bundle if has_prior else without_sweep_prior(bundle)
 
 
-def _rule(predictions: Path) -> str:
-    """How the frames were chosen; answers of others do not say."""
+def _rule(predictions: Path) -> tuple[str, bool]:
+    """How the frames were chosen, and whether a sweep's number counted in it.
+
+    Answers that did not come from `run` do not say.
+    """
     try:
-        return str(json.loads((predictions / "run.json").read_text())["rule"])
+        log = json.loads((predictions / "run.json").read_text())
+        rule, _, without_prior = str(log["rule"]).partition(", ")
+        return rule, bool(log.get("sweep_prior", not without_prior))
     except (OSError, ValueError, KeyError):
-        return SHIPPED
+        return SHIPPED, True
 
 
 def _refuse_other_shape(labels: Labels, shape: tuple[int, ...], source: Source) -> None:

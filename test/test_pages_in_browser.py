@@ -106,10 +106,12 @@ def wait_for(browser: webdriver.Chrome, condition: Callable[[], object]) -> None
 
 def shown(browser: webdriver.Chrome) -> int:
     """The frame that is painted, once it is the one that is asked for."""
-    asked = 'return Number(document.getElementById("position").value)'
-    painted = 'return Number(document.getElementById("frame").dataset.shown)'
-    wait_for(browser, lambda: browser.execute_script(asked) == browser.execute_script(painted))
-    return int(browser.execute_script(painted))
+    script = """
+      const painted = document.getElementById("frame").dataset.shown;
+      return document.getElementById("position").value === painted ? [Number(painted)] : null;
+    """
+    waiting = WebDriverWait(browser, 10, poll_frequency=0.02)
+    return int(waiting.until(lambda _: browser.execute_script(script))[0])
 
 
 def grey(browser: webdriver.Chrome) -> float:
@@ -206,6 +208,7 @@ def test_the_keyboard_moves_and_switches(open_page: Open) -> None:
     press(browser, " ")
     wait_for(browser, lambda: shown(browser) != chosen)
     press(browser, " ")
+    assert browser.find_element(By.ID, "play").get_attribute("aria-pressed") == "false"
 
 
 def coloured(browser: webdriver.Chrome, name: str) -> int:
