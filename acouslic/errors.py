@@ -1,6 +1,19 @@
 """Errors the user can fix: one line says what was expected, what was found and what to do."""
 
+import errno
 from functools import partial
+
+# How the system, torch, CUDA and OpenCV say that there is no memory, whatever the exception's type.
+_NO_MEMORY = (
+    "bad_alloc",
+    "failed to map segment",
+    "allocate memory",
+    "out of memory",
+    "nsufficient memory",
+    "can't start new thread",
+)
+# What a message quotes of another one.
+_QUOTED = 300
 
 
 class AcouslicError(Exception):
@@ -42,3 +55,28 @@ class OutputError(AcouslicError):
 
 class BundleError(AcouslicError):
     """The bundle of weights is incomplete, altered or of another architecture."""
+
+
+def machine_problem(error: Exception) -> str | None:
+    """What the user is told when the machine lacks memory, space, a folder or a permission.
+
+    Args:
+        error: any error that is not ours.
+
+    Returns:
+        One line with the true cause; None where the error is of another kind.
+    """
+    cause = _one_line(str(error))[:_QUOTED]
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or any(sign in cause for sign in _NO_MEMORY):
+        wanted, cause = "memory for the work", f"no more of it ({cause or type(error).__name__})"
+        advice = "give the process more memory"
+    elif "No usable temporary directory" in cause:
+        wanted, advice = "a folder for temporary files", "make /tmp writable, or set TMPDIR"
+    elif number in (errno.ENOSPC, errno.EDQUOT):
+        wanted, advice = "space on the disk", "free some, or name another --output"
+    elif number is not None:
+        wanted, advice = "files that can be read and written", "see to that path and its owner"
+    else:
+        return None
+    return f"expected {wanted}; found {cause}; {advice}"

@@ -166,7 +166,7 @@ def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
         rows: the cells, the first row being the columns' names.
     """
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([*map(_cell, row)] for row in rows)
+    csv.writer(text).writerows([*map(_cell, row)] for row in rows)
     write_text(path, text.getvalue())
 
 
