@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acouslic.errors import AcouslicError, BundleError, InputError
+from acouslic.errors import AcouslicError, BundleError, InputError, machine_problem
 from acouslic.stopping import INTERRUPTED, TERMINATED, Stopped, leave, signals_raise
 from acouslic.version import version_line
 
@@ -141,7 +141,7 @@ def error_line(error: Exception) -> str | None:
             f"expected the library {library}; found none; install acouslic again, with all that "
             "it depends on"
         )
-    return None
+    return machine_problem(error)
 
 
 def is_set(variable: str) -> bool:
