@@ -58,7 +58,7 @@ def test_a_whole_stack_is_measured_and_its_mask_written_in_3_gib(
     assert (tmp_path / "output" / MASK_FILE).is_file()
 
 
-@pytest.mark.parametrize("n_bytes", [GIB // 2, GIB])
+@pytest.mark.parametrize("n_bytes", [GIB])
 def test_too_little_memory_is_named(
     tmp_path: Path, tiny_bundle: Path, frames: np.ndarray, n_bytes: int
 ) -> None:
