@@ -22,7 +22,7 @@ from acouslic.challenge import (
 from acouslic.errors import InputError, OutputError
 from acouslic.metaimage import write_frames
 from acouslic.pipeline import Measurement
-from acouslic.stack import Stack
+from acouslic.stack import Stack, require_inside
 
 INPUTS_FILE = "inputs.json"
 # The platform's has a few hundred bytes a socket.
@@ -37,7 +37,8 @@ def find_input(input_dir: Path) -> Path:
         input_dir: the folder that holds `inputs.json`, or the challenge's `images/`.
 
     Raises:
-        InputError: there is none, or several, or `inputs.json` names something else.
+        InputError: there is none, or several, it is a link that leads out of the folder, or
+            `inputs.json` names something else.
     """
     place, name = INPUT_FOLDER, None
     if os.path.lexists(input_dir / INPUTS_FILE):
@@ -50,7 +51,9 @@ def find_input(input_dir: Path) -> Path:
         names, found = [], f"none ({error})"
     # The image's name is its uploader's: the platform may have stored it under another one.
     if name in names or len(names) == 1:
-        return folder / (name if name in names else names[0])
+        path = folder / (name if name in names else names[0])
+        require_inside(path, input_dir)
+        return path
     raise InputError(
         expected=f"one .mha file in {folder}", found=found, advice="give one stack a run"
     )

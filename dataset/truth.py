@@ -80,6 +80,8 @@ def read_subjects(path: Path) -> dict[str, str]:
 def read_fan_mask(path: Path) -> np.ndarray:
     """A field of view (H, W) bool from an image file, such as the official tool's.
 
+    That one is of floats, so SimpleITK reads it. It is the file of whoever scores, and no answer.
+
     Raises:
         InputError: the file cannot be read or is not one frame.
     """

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, INPUT_FOLDER, SPACING_MM
 from acouslic.errors import InputError
 from acouslic.metaimage import Geometry, LengthError, PixelTypeError, write_frames
+from acouslic.platform_io import find_input
 from acouslic.stack import find_stacks, read_stack, require_inside
 
 N_MUTATIONS = int(os.environ.get("ACOUSLIC_MUTATIONS", "400"))
@@ -356,6 +357,18 @@ def test_a_link_out_of_a_folder_is_refused(tmp_path: Path, stack: Path) -> None:
         require_inside(folder / "out.mha", folder)
     with pytest.raises(InputError, match="a link that leads out"):
         require_inside(folder / ".." / "case.mha", folder)
+
+
+def test_the_platforms_input_is_no_link_out_of_its_folder(tmp_path: Path, stack: Path) -> None:
+    folder = tmp_path / "input" / INPUT_FOLDER
+    folder.mkdir(parents=True)
+    (folder / "case.mha").symlink_to(stack)
+    with pytest.raises(InputError, match="a link that leads out"):
+        find_input(tmp_path / "input")
+    (folder / "case.mha").unlink()
+    stack.rename(folder / "case.mha")
+    (tmp_path / "mounted").symlink_to(tmp_path / "input")
+    assert find_input(tmp_path / "mounted").name == "case.mha"
 
 
 # ---- mutated headers
