@@ -85,7 +85,7 @@ def test_one_stack_gives_what_inference_writes_and_a_preview(
     assert re.search(r"case-b: frame \d+ of sweep \d, AC [\d.]+ mm, confidence", caplog.text)
     given = tmp_path / "given" / INPUT_FOLDER
     given.mkdir(parents=True)
-    (given / "case-b.mha").symlink_to(stacks / "case-b.mha")
+    shutil.copy2(stacks / "case-b.mha", given)
     inference.run(
         argparse.Namespace(
             input=tmp_path / "given",
