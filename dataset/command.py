@@ -30,7 +30,7 @@ except ModuleNotFoundError:
 Command = Callable[[Any], int | None]
 ROOMS = ("acouslic", "dataset", "phantom", "training", "evaluation", "benchmark")
 # The extra of pyproject.toml that brings a library, where it is not the rooms' own.
-EXTRAS = {"tensorboard": "tensorboard"}
+EXTRAS = {"ray": "cluster", "submitit": "cluster", "tensorboard": "tensorboard"}
 # Whoever sends SIGTERM often sends SIGKILL some seconds later; 5 s are promised.
 GRACE_S = 4.0
 KEPT = "what is finished is kept"

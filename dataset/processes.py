@@ -7,8 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
@@ -42,6 +43,29 @@ def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         if done == total or time.monotonic() - told_s > SECONDS_BETWEEN_LINES:
             told_s = time.monotonic()
             log.info("%s: %d of %d", label, done, total)
+
+
+@contextmanager
+def show_progress(total: int, count: Callable[[], int], label: str) -> Iterator[None]:
+    """While the block runs, show now and then how many of `total` others have done, by `count`."""
+    ended = threading.Event()
+    shows_bar = sys.stderr.isatty()
+
+    def show() -> None:
+        with tqdm(total=total, desc=label, unit="case", disable=not shows_bar) as bar:
+            while not ended.wait(1.0 if shows_bar else SECONDS_BETWEEN_LINES):
+                done = count()
+                bar.update(done - bar.n)
+                if not shows_bar:
+                    log.info("%s: %d of %d", label, done, total)
+
+    shower = threading.Thread(target=show, daemon=True)
+    shower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        shower.join()
 
 
 def in_processes(
@@ -89,30 +113,55 @@ def one_a_gpu(
     Returns:
         The exit code of each job's process, in the order of the jobs.
     """
+    return side_by_side(function, jobs, [{GPUS: gpu} for gpu in visible_gpus(gpus)])
+
+
+def visible_gpus(count: int) -> list[str]:
+    """The names of the GPUs that this process sees, as CUDA_VISIBLE_DEVICES has them."""
     visible = os.environ.get(GPUS)
-    free = visible.split(",")[:gpus] if visible else [str(gpu) for gpu in range(gpus)]
+    return visible.split(",")[:count] if visible else [str(gpu) for gpu in range(count)]
+
+
+def side_by_side(
+    function: Callable[..., object],
+    jobs: Sequence[tuple[Any, ...]],
+    places: Sequence[Mapping[str, str]],
+) -> list[int]:
+    """Run every job in a process of its own, as many at a time as there are places.
+
+    Args:
+        function: takes a job's entries; both have to be picklable.
+        jobs: all that is to be done, in this order.
+        places: variables of the environment that a process gets beside its parent's.
+
+    Returns:
+        The exit code of each job's process, in the order of the jobs.
+    """
+    free = list(places)
     codes = [0] * len(jobs)
     waiting = list(enumerate(jobs))
-    running: list[tuple[SpawnProcess, int, str]] = []
+    running: list[tuple[SpawnProcess, int, Mapping[str, str]]] = []
     try:
         while waiting or running:
             while waiting and free:
-                (number, job), gpu = waiting.pop(0), free.pop(0)
-                running.append((_start_on(gpu, function, job), number, gpu))
+                (number, job), place = waiting.pop(0), free.pop(0)
+                running.append((_start_at(place, function, job), number, place))
             wait([process.sentinel for process, _, _ in running])
-            for process, number, gpu in [entry for entry in running if not entry[0].is_alive()]:
-                running.remove((process, number, gpu))
+            for process, number, place in [entry for entry in running if not entry[0].is_alive()]:
+                running.remove((process, number, place))
                 codes[number] = process.exitcode or 0
-                free.append(gpu)
+                free.append(place)
     finally:
         _end([process for process, _, _ in running])
     return codes
 
 
-def _start_on(gpu: str, function: Callable[..., object], job: tuple[Any, ...]) -> SpawnProcess:
-    """Start a process that sees one GPU and shows no bar, as others write beside it."""
+def _start_at(
+    place: Mapping[str, str], function: Callable[..., object], job: tuple[Any, ...]
+) -> SpawnProcess:
+    """Start a process that shows no bar, as others write beside it."""
     before = os.environ.copy()
-    os.environ |= {GPUS: gpu, "TQDM_DISABLE": "1"}
+    os.environ |= {**place, "TQDM_DISABLE": "1"}
     try:
         process = _CONTEXT.Process(target=_run_job, args=(function, job))
         process.start()
@@ -143,10 +192,17 @@ def _begin_worker() -> None:
     _end_with_parent()
     # Ctrl-C reaches every process of a terminal; the parent answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # torch, where a job imports it, asks the environment when it starts.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    cv2.setNumThreads(1)
+    limit_threads(1)
+
+
+def limit_threads(count: int) -> None:
+    """Have this process compute with so many threads, whichever library computes."""
+    # torch asks the environment when it is imported, and has to be told afterwards.
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+    cv2.setNumThreads(count)
 
 
 def _end_with_parent() -> None:

@@ -7,7 +7,9 @@ from dataset.command import Command, run
 from evaluation.options import (
     CompareOptions,
     FramesOptions,
+    MergeOptions,
     ReportOptions,
+    RetryOptions,
     RunOptions,
     ScoreOptions,
     SimulateOptions,
@@ -21,7 +23,22 @@ def run_cases(options: RunOptions) -> int:
     """Run the shipped pipeline over a data set; the exit code is 1 where a case failed."""
     from evaluation.run import run
 
-    return 1 if run(options).failed else 0
+    return 0 if run(options).status == "finished" else 1
+
+
+def retry_cases(options: RetryOptions) -> int:
+    """Run what failed in a run or was not finished; the exit code is 1 where a case fails again."""
+    from evaluation.run import retry
+
+    return 0 if retry(options).status == "finished" else 1
+
+
+def merge_shards(options: MergeOptions) -> None:
+    """Put the shards of a run together; holes, doubles and mixed bundles are refused."""
+    from evaluation.merge import merge
+
+    log = merge(options.shards, options.output)
+    print(f"{len(log.cases)} cases of {len(options.shards)} shards: {options.output}")
 
 
 def score_cases(options: ScoreOptions) -> None:
@@ -81,6 +98,8 @@ def view_cases(options: ViewOptions) -> None:
 
 COMMANDS: Mapping[str, Command] = {
     "run": run_cases,
+    "retry": retry_cases,
+    "merge": merge_shards,
     "score": score_cases,
     "compare": compare_scores,
     "report": report_score,

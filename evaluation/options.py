@@ -3,11 +3,12 @@
 No module that is slow to import is needed here, so that help is quick.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from dataset.command import POSITIONAL
+from dataset.backends import Backend
+from dataset.command import INLINE, POSITIONAL
 from evaluation.intervals import SEED
 
 RuleName = Literal[
@@ -37,6 +38,33 @@ class RunOptions:
     """Whether a sweep's number counts in the choice; none: for a site that sweeps otherwise."""
     fail_soft: bool = False
     """Answer a stack that cannot be measured with confidence 0, as the image does."""
+    shard: str | None = None
+    """Part of the cases, I/N with I from 0, for machines without a shared disk; /N takes I from
+    SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX, None takes both from SLURM's. See `merge`."""
+    where: Annotated[Backend, INLINE] = field(default_factory=Backend)
+
+
+@dataclass(frozen=True)
+class RetryOptions:
+    """Which run to complete."""
+
+    output: Annotated[Path, POSITIONAL]
+    """An --output of run, of which cases failed."""
+    model: Path
+    """The bundle of that run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What computes; auto takes a GPU where there is one."""
+    where: Annotated[Backend, INLINE] = field(default_factory=Backend)
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """Which shards to put together."""
+
+    shards: Annotated[tuple[Path, ...], POSITIONAL]
+    """The --output folders of all shards of a run."""
+    output: Path
+    """Folder for the whole; answers are linked where the disk can, else copied."""
 
 
 @dataclass(frozen=True)
