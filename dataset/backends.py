@@ -89,8 +89,8 @@ def share_cores(
 ) -> tuple[int, int | None]:
     """Processes, and threads of each, on a machine without GPU.
 
-    One thread a process gives the most (measured: see docs/scale.md), so there are fewer processes
-    than cores only where the memory or the number of jobs says so.
+    As many processes as cores, with a thread each, unless the memory or the number of jobs is too
+    small: half of a case's stages know one thread only, and threads that wait for others spin.
 
     Args:
         n_jobs: how much there is to do.
