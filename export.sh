@@ -1,33 +1,38 @@
 #!/usr/bin/env bash
-# Writes the files to upload, the image and apart from it the weights, and checks what the platform would refuse.
+# Writes the files to upload, the image and apart from it the weights, and proves that the platform can take them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-max_bytes=10000000000 # the platform's limit for an image
-image=${IMAGE:-acouslic}
-
 usage() {
   cat <<'TEXT'
-usage: ./export.sh [--demo] [FOLDER]
+usage: ./export.sh [--api exec|invoke] [--demo] [FOLDER]
 
+  --api     the interface, see ./build.sh --help (default: exec)
   --demo    pack the demo bundle, which is trained on simulated images, where model/ holds no bundle
   FOLDER    where the files go (default: export)
 
-  IMAGE     the image's name (default: acouslic)
+  IMAGE     the image's name (default: acouslic, or acouslic-invoke)
 
-Builds the image, and writes acouslic.tar.gz (the image), model.tar.gz (the weights, for /opt/ml/model)
-and a .sha256 beside each.
+Builds the image, and writes acouslic.tar.gz (the image), model.tar.gz (the weights, for /opt/ml/model), a .sha256
+beside each, two bills of materials (CycloneDX), and checks.tsv: every check with pass or fail and its figure. One
+line for all of them is added to ledger.jsonl. Exit code 1 where a check fails: then there is nothing to upload.
 TEXT
 }
 
 fail() { echo "export.sh: $*" >&2; exit 1; }
 
 parse_arguments() {
+  api="exec"
   demo=no
   folder=
   while [ $# -gt 0 ]; do
     case "$1" in
       --demo) demo=yes ;;
+      --api)
+        [ $# -ge 2 ] || { usage >&2; exit 2; }
+        api=$2
+        shift
+        ;;
       --help | -h) usage; exit ;;
       -*) usage >&2; exit 2 ;;
       *)
@@ -37,6 +42,11 @@ parse_arguments() {
     esac
     shift
   done
+  case "$api" in
+    exec) image=${IMAGE:-acouslic} ;;
+    invoke) image=${IMAGE:-acouslic-invoke} ;;
+    *) usage >&2; exit 2 ;;
+  esac
   folder=${folder:-export}
 }
 
@@ -52,24 +62,38 @@ choose_bundle() {
   fi
 }
 
-check_image() {
-  local user architecture
-  user=$(docker image inspect --format '{{.Config.User}}' "$image")
-  architecture=$(docker image inspect --format '{{.Os}}/{{.Architecture}}' "$image")
-  case "$user" in
-    '' | root | root:* | 0 | 0:*)
-      fail "expected an image whose USER is not root; found '${user:-none}'; set USER in the Dockerfile" ;;
-  esac
-  [ "$architecture" = linux/amd64 ] ||
-    fail "expected an image for linux/amd64; found $architecture; rebuild with DOCKER_BUILD_FLAGS='--platform linux/amd64'"
-  echo "export.sh: user $user, $architecture"
+# record pass|fail NAME FIGURE
+record() { printf '%s\t%s\t%s\n' "$@" | tee -a "$partial/checks.tsv"; }
+
+failed() { grep -q '^fail' "$partial/checks.tsv"; }
+
+# Python of the image for the project's own tools: the host needs none.
+python_tool() {
+  docker run --rm --network none --user "$(id -u):$(id -g)" --env HOME=/tmp --volume "$PWD/test/tools:/tools:ro" \
+    --volume "$(cd "$partial" && pwd):/export" --entrypoint python "$image" "$@"
 }
 
 # The image's own loader reads the bundle as the platform will, so a damaged one is not uploaded.
 check_bundle() {
-  docker run --rm --network none --volume "$PWD/$bundle:/opt/ml/model:ro" --entrypoint python "$image" \
-    -c 'from acouslic.command import MODEL, load; load(MODEL, device="cpu", sweep_prior="calibrated")' ||
-    fail "$bundle is no bundle that the image can load"
+  local log
+  if log=$(docker run --rm --network none --volume "$PWD/$bundle:/opt/ml/model:ro" --entrypoint python "$image" \
+    -c 'from acouslic.command import MODEL, load; print(load(MODEL, device="cpu", sweep_prior="calibrated").id)'); then
+    bundle_id=$log
+    record pass "bundle that the image loads" "$bundle_id"
+  else
+    bundle_id=
+    record fail "bundle that the image loads" "$bundle is none"
+  fi
+}
+
+# The archive is smaller than the image, and is loaded once more to be tried.
+check_space() {
+  local needed free
+  needed=$(docker image inspect --format '{{.Size}}' "$image")
+  free=$(df --output=avail --block-size=1 "$partial" | tail -1)
+  local result=pass
+  [ "$free" -gt "$needed" ] || result=fail
+  record "$result" "disk space before saving" "$free bytes free, $needed needed at most"
 }
 
 compress() {
@@ -79,16 +103,28 @@ compress() {
 save_image() {
   echo "export.sh: saving the image (some minutes)"
   docker save "$image" | compress >"$partial/acouslic.tar.gz"
-  local bytes
-  bytes=$(wc -c <"$partial/acouslic.tar.gz")
-  [ "$bytes" -lt "$max_bytes" ] ||
-    fail "expected an image below $max_bytes bytes; found $bytes; leave out what inference does not need"
 }
 
 # The same bundle gives the same bytes: sorted, no times, no owners.
 save_bundle() {
   tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX --exclude=./README.md \
     -C "$bundle" -c . | gzip --no-name >"$partial/model.tar.gz"
+}
+
+check_archive() {
+  python_tool /tools/check_archive.py /export/acouslic.tar.gz /export/model.tar.gz --api "$api" --commit "$commit" \
+    --image-id "$(docker image inspect --format '{{.Id}}' "$image")" --bundle-id "$bundle_id" |
+    tee -a "$partial/checks.tsv" || record fail "the archive can be read to its end" "see above"
+}
+
+# As the platform does it: load the archive, unpack the weights, answer a case under its limits.
+check_answer() {
+  local start=$SECONDS
+  if ./test.sh --exported "$partial"; then
+    record pass "a case answered by the archive itself" "$((SECONDS - start)) s with loading it"
+  else
+    record fail "a case answered by the archive itself" "see above"
+  fi
 }
 
 write_sha256() {
@@ -98,17 +134,40 @@ write_sha256() {
   done
 }
 
+digest() { cut -d ' ' -f 1 "$partial/$1.sha256"; }
+
+# What was exported, when, from which commit, with which checksums.
+add_to_ledger() {
+  printf '{"time": "%s", "commit": "%s", "api": "%s", "bundle_id": "%s", "image_id": "%s", "sha256": {"acouslic.tar.gz": "%s", "model.tar.gz": "%s"}, "checks": %d}\n' \
+    "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$commit" "$api" "$bundle_id" \
+    "$(docker image inspect --format '{{.Id}}' "$image")" "$(digest acouslic.tar.gz)" "$(digest model.tar.gz)" \
+    "$(wc -l <"$partial/checks.tsv")" >>"$folder/ledger.jsonl"
+}
+
+# What must not be uploaded is not left; what was found stays.
+give_up() {
+  cp "$partial/checks.tsv" "$folder"
+  fail "expected every check to pass; found $(grep -c '^fail' "$partial/checks.tsv") that failed: see $folder/checks.tsv"
+}
+
 parse_arguments "$@"
 choose_bundle
-./build.sh
-check_image
-check_bundle
+./build.sh --api "$api"
+commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 mkdir -p "$folder"
 partial=$(mktemp -d "$folder/partial.XXXXXX")
 trap 'rm -rf "$partial"' EXIT
+check_bundle
+check_space
+if failed; then give_up; fi
 save_bundle
 save_image
+check_archive
+check_answer
+if failed; then give_up; fi
+python_tool /tools/sbom.py /export --name acouslic --version "$commit"
 write_sha256
+add_to_ledger
 mv "$partial"/* "$folder"
 rmdir "$partial"
 ls -l "$folder"
