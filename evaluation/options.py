@@ -99,10 +99,9 @@ class ScoreOptions:
     """Names of the only cases to score, without .mha; None takes all."""
     allow_missing: bool = False
     """Give a missing or broken answer the worst value of every metric instead of stopping."""
-    workers: int | None = None
-    """Number of processes; None takes one a core."""
     seed: int = SEED
     """Seed of the bootstrap that gives the intervals."""
+    where: Annotated[Backend, INLINE] = field(default_factory=Backend)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import numpy as np
 from acouslic import files
 from acouslic.challenge import CHALLENGE_FAN, SIMULATED, SPACING_MM
 from acouslic.errors import InputError
+from dataset.backends import Needs
 from dataset.labels import Labels, read_labels
-from dataset.processes import in_processes
+from dataset.results import results
 from dataset.truth import TruthCase, find_truth, read_fan_mask, read_subjects
 from evaluation import metrics
 from evaluation.intervals import LEVEL_PERCENT, RESAMPLES, mean_intervals
@@ -38,6 +39,8 @@ METRICS_MARK = f'"over": "{RESAMPLED}"'
 PROVENANCE_FILES = ("run.json", "provenance.json")
 SCORE_TERMS = ("nae_circumference", "wfss", "DiceCoefficientSoft")
 SCORED_KEYS = (*metrics.AVERAGED_KEYS, "score")
+# A worker holds one volume of labels as frames, and the libraries.
+NEEDS = Needs(gpu=False, memory_mib=1024)
 CASE_COLUMNS = (
     "case",
     "subject_id",
@@ -84,8 +87,10 @@ def score(options: ScoreOptions) -> dict[str, Any]:
     _refuse_surplus(answers.keys() - truth.keys())
     if not options.allow_missing:
         _refuse_missing(truth.keys() - answers.keys())
-    jobs = [Job(truth[case], answers.get(case), options.fov_mask) for case in sorted(truth)]
-    scored = in_processes(score_case, jobs, options.workers, "scored")
+    jobs = {case: Job(truth[case], answers.get(case), options.fov_mask) for case in sorted(truth)}
+    scored = results(
+        score_case, jobs, options.where, output=options.output, needs=NEEDS, label="scored"
+    )
     cases = sorted(scored, key=lambda case: str(case["case"]))
     if not options.allow_missing:
         _refuse_broken([case for case in cases if case["status"] != "scored"])

@@ -131,6 +131,25 @@ def scored(answers: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactor
     return output
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.parametrize("backend", ["ray", "slurm"])
+def test_other_machines_give_the_same_score(
+    backend: str,
+    answers: Path,
+    dataset: Path,
+    scored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    assert score(answers, dataset, tmp_path / "out", "--backend", backend) == 0
+    assert metrics_of(tmp_path / "out") == metrics_of(scored)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "cases.csv",
+        "metrics.json",
+    ]
+
+
 def expected_values(case: str) -> dict[str, float]:
     return case_metrics(
         Labels.from_volume(truth_volume()),
