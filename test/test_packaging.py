@@ -88,6 +88,7 @@ def test_wheel_asks_only_for_what_ships(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == {
         "invoke",
         "rooms",
+        "cluster",
         "tensorboard",
         "dev",
     }
