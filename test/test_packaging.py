@@ -104,7 +104,7 @@ def test_pins_of_development_hold_those_of_what_ships() -> None:
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    names = {canonical(re.split(r"[<>=]", text)[0]) for group in groups for text in group}
+    names = {canonical(re.split(r"[\[<>=]", text)[0]) for group in groups for text in group}
     assert names <= set(pins("requirements-dev.txt"))
 
 
