@@ -42,6 +42,9 @@ DEPTH_KNOTS, LINE_KNOTS = 6, 7  # of the gain's waves; chosen by eye
 STREAK_LINES, STREAK_FRAMES = 2.5, 2.0
 STREAK_FROM_MM, STREAK_OVER_MM = 10.0, 80.0
 CONTACT_LINES = 4.0  # how softly contact ends, beside what the probe says; chosen by eye
+# Above this share of the brightest input levels saturate: no real frame at hand is brighter than
+# gray level 203, though the lookup goes to 255.
+SHOULDER = 0.68
 CLUTTER_SOFT_DB = 4.0  # over so much haze passes into tissue
 CLUTTER_FADE_DB, CLUTTER_FADE_MM = 10.0, 40.0  # as in `ultrasound`
 SHADOW_LINES, SHADOW_KERNEL = 2.0, 9  # how soft shadows are, lines; chosen by eye
@@ -158,10 +161,12 @@ def _soft_maximum(level: np.ndarray, floor: np.ndarray) -> np.ndarray:
 
 
 def _shown(level: np.ndarray, look: Appearance) -> np.ndarray:
-    """Bend levels into the black, map them to the lookup's inputs, and make the fan."""
+    """Bend levels into black and white, map them to the lookup's inputs, and make the fan."""
     knee = np.float32(look.knee)
     bent = 0.5 * (level + np.sqrt(level * level + knee * knee)) - np.float32(0.1) * knee
     bent *= np.float32(1 / TOP)
+    excess = np.maximum(bent - np.float32(SHOULDER), 0)
+    bent -= excess * excess / (excess + np.float32(1 - SHOULDER))
     np.clip(bent, 1e-4, 1, out=bent)
     cv2.pow(bent, look.convexity, bent)
     bent *= np.float32(TOP)
