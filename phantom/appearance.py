@@ -12,14 +12,20 @@ import numpy as np
 from phantom.chance import Range
 from phantom.materials import SKULL_RIM_DB_MM, Material, Shell
 
-# Tissues that cast shadows are bones; fluid's echo is below; chosen by what `materials` holds.
+# A tissue that attenuates so much is bone: `materials` has no other. What follows is chosen by eye.
 BONE_FROM_DB_MM = 0.2
 WILD_ECHO_DB = Range(-18.0, 8.0)  # of a structure whose echo is drawn without regard to what it is
 VISIBLE_SHARE, HIDDEN = 0.75, 0.2  # organs that differ from the trunk as they should; the others'
+BONES_DIFFER = 0.5  # share of a bone's echo that is drawn
+RIM_FACTOR = Range(0.3, 1.3)  # between rims of one case
 LEAST_GRAIN = 0.4  # of the grainiest structure's
 # The skull's rim is strong in every look, and brain is darker than the trunk by so much at least.
 SKULL_DB, SKULL_DIFFUSE, SKULL_HALF_WIDTH_MM = Range(17.0, 26.0), Range(0.3, 0.6), Range(2.5, 4.2)
 BRAIN_BELOW_TRUNK_DB = Range(0.0, 8.0)
+# An abdomen that is nearly as bright as what touches it has a rim, or nobody could outline it.
+ALIKE_DB, ALIKE_SKIN_DB = 4.0, 11.0
+# What a haze of 1 changes; as the plain look has it, clutter in place of a fixed level.
+HAZY_CONTRAST_LOSS, HAZY_LOSS_DB_MM, HAZY_CLUTTER_DB = 0.25, 0.05, 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,12 +223,6 @@ def sample_appearance(rng: np.random.Generator, table: dict[str, Range], haze: f
     )
 
 
-# An abdomen that is nearly as bright as what touches it has a rim, or nobody could outline it.
-ALIKE_DB, ALIKE_SKIN_DB = 4.0, 11.0
-# What a haze of 1 changes; as the plain look has it, clutter in place of a fixed level.
-HAZY_CONTRAST_LOSS, HAZY_LOSS_DB_MM, HAZY_CLUTTER_DB = 0.25, 0.05, 6.0
-
-
 class Wardrobe:
     """Gives every structure of a case its look; one draw a structure, always in the same order."""
 
@@ -248,16 +248,16 @@ class Wardrobe:
         """
         rng, look = self._rng, self._appearance
         is_bone = material.attenuation_db_mm >= BONE_FROM_DB_MM
-        seen, wild = rng.random(3), rng.uniform(*WILD_ECHO_DB)
+        (hidden, duller, tame), wild_db = rng.random(3), rng.uniform(*WILD_ECHO_DB)
         noise_db, noise_db_mm = rng.normal(0, 1, 2) * (look.echo_sd_db, look.attenuation_sd)
         grain, stroke = rng.uniform(LEAST_GRAIN, 1), rng.random()
         if is_bone:
-            echo_db = base_db + look.bone * material.echo_db * (1 - 0.5 * seen[1])
+            echo_db = base_db + look.bone * material.echo_db * (1 - BONES_DIFFER * duller)
             attenuation = material.attenuation_db_mm * look.shadow
         else:
-            factor = look.contrast * (1 if seen[0] < VISIBLE_SHARE else HIDDEN)
+            factor = look.contrast * (1 if hidden < VISIBLE_SHARE else HIDDEN)
             echo_db = base_db + factor * (material.echo_db - base_plain_db) + noise_db
-            echo_db = wild if seen[2] < look.wild_share else echo_db
+            echo_db = wild_db if tame < look.wild_share else echo_db
             attenuation = material.attenuation_db_mm + noise_db_mm
         return replace(
             material,
@@ -274,7 +274,7 @@ class Wardrobe:
         look = self._appearance
         return replace(
             shell,
-            echo_db=shell.echo_db * look.rim * float(self._rng.uniform(0.3, 1.3)),
+            echo_db=shell.echo_db * look.rim * float(self._rng.uniform(*RIM_FACTOR)),
             sharpness=look.sharpness,
             gaps=look.gaps,
         )

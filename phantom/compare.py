@@ -327,7 +327,6 @@ def _as_panel(gray: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _rows_of_frames(shots: Iterable[Shot]) -> dict[str, list[float]]:
     rows: dict[str, list[float]] = {}
     for shot in shots:
-        # A frame that is asked for with its outline is one more of those it would then be among.
         if shot.is_whole:
             for name, value in measures(shot.gray).items():
                 rows.setdefault(name, []).append(value)

@@ -41,10 +41,13 @@ DEPTH_KNOTS, LINE_KNOTS = 6, 7  # of the gain's waves; chosen by eye
 # on, over this one. Chosen by eye.
 STREAK_LINES, STREAK_FRAMES = 2.5, 2.0
 STREAK_FROM_MM, STREAK_OVER_MM = 10.0, 80.0
+# The knee lifts black by half its width; so much of the width is taken off again.
+KNEE_OFFSET = 0.1
 CONTACT_LINES = 4.0  # how softly contact ends, beside what the probe says; chosen by eye
-# Above this share of the brightest input levels saturate: no real frame at hand is brighter than
-# gray level 203, though the lookup goes to 255.
+# Above this share of the brightest input levels saturate: the brightest pixels of six real frames
+# are 141 to 203, though the lookup goes to 255.
 SHOULDER = 0.68
+LEAST_INPUT = 1e-4  # above 0, of which no power is defined everywhere
 CLUTTER_SOFT_DB = 4.0  # over so much haze passes into tissue
 CLUTTER_FADE_DB, CLUTTER_FADE_MM = 10.0, 40.0  # as in `ultrasound`
 SHADOW_LINES, SHADOW_KERNEL = 2.0, 9  # how soft shadows are, lines; chosen by eye
@@ -112,7 +115,8 @@ class Device:
         level += _fine(canvas.strokes) * self._strokes.at(course, at)
         level += self._layer_db * self._layers.at(course, at)
         level = _soft_maximum(level, self._clutter)
-        level += (speckle := np.float32(look.speckle_db) * self._speckle_at(rng, course, at))
+        speckle = np.float32(look.speckle_db) * self._speckle_at(rng, course, at)
+        level += speckle
         level *= np.float32(look.gray_per_db)
         level += self._middle
         speckle *= np.float32(NO_CONTACT_SPECKLE * look.gray_per_db)
@@ -163,11 +167,11 @@ def _soft_maximum(level: np.ndarray, floor: np.ndarray) -> np.ndarray:
 def _shown(level: np.ndarray, look: Appearance) -> np.ndarray:
     """Bend levels into black and white, map them to the lookup's inputs, and make the fan."""
     knee = np.float32(look.knee)
-    bent = 0.5 * (level + np.sqrt(level * level + knee * knee)) - np.float32(0.1) * knee
+    bent = 0.5 * (level + np.sqrt(level * level + knee * knee)) - np.float32(KNEE_OFFSET) * knee
     bent *= np.float32(1 / TOP)
     excess = np.maximum(bent - np.float32(SHOULDER), 0)
     bent -= excess * excess / (excess + np.float32(1 - SHOULDER))
-    np.clip(bent, 1e-4, 1, out=bent)
+    np.clip(bent, LEAST_INPUT, 1, out=bent)
     cv2.pow(bent, look.convexity, bent)
     bent *= np.float32(TOP)
     beams = bent.astype(np.uint8)
@@ -185,8 +189,12 @@ def _gain_db(rng: np.random.Generator, look: Appearance) -> np.ndarray:
     gain = gain + look.near_db * np.exp(-DEPTH_MM / NEAR_MM)
     gain = gain + look.far_db * np.clip((DEPTH_MM - FAR_FROM_MM) / FAR_OVER_MM, 0, 1)
     gain = gain - look.edge_db * (np.clip(across - EDGE_FROM, 0, 1) / (1 - EDGE_FROM)) ** 2
-    down = cv2.resize(rng.normal(0, look.waves_db, (DEPTH_KNOTS, 1)), (1, DEPTHS), interpolation=2)
-    side = cv2.resize(rng.normal(0, look.waves_db, (1, LINE_KNOTS)), (LINES, 1), interpolation=2)
+    down = cv2.resize(
+        rng.normal(0, look.waves_db, (DEPTH_KNOTS, 1)), (1, DEPTHS), interpolation=cv2.INTER_CUBIC
+    )
+    side = cv2.resize(
+        rng.normal(0, look.waves_db, (1, LINE_KNOTS)), (LINES, 1), interpolation=cv2.INTER_CUBIC
+    )
     return np.asarray(gain + down.reshape(-1, 1) + side.reshape(1, -1), np.float32)
 
 

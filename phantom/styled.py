@@ -21,6 +21,7 @@ from phantom.tissue import (
 )
 
 FLUID_EDGE = 0.7  # over so much of the broad unevenness tissue passes into fluid; chosen by eye
+FINE_GAPS = 0.5  # share of the fine unevenness in where rims come and go; chosen by eye
 MOST_RIM = 2.0  # times its mean strength a broken rim has at most; chosen by eye
 AROUND_DB_MM = 0.03  # attenuation of what touches the trunk in place of fluid; as the trunk's
 
@@ -48,7 +49,7 @@ class StyledCanvas(Canvas):
 
     def unbroken(self, window: Window, gaps: float) -> np.ndarray:
         """How much of a rim is there, 1 on average: it comes and goes with the tissue."""
-        uneven = self.swell[window] + np.float32(0.5) * self.texture[window]
+        uneven = self.swell[window] + np.float32(FINE_GAPS) * self.texture[window]
         return np.asarray(np.clip(1 + np.float32(gaps) * uneven, 0, MOST_RIM))
 
 
