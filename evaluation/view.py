@@ -254,17 +254,16 @@ def reasons(explanation: Explanation, candidates: Sequence[Candidate]) -> list[s
 
 
 def _rival_sentence(explanation: Explanation, why: str, frame: int) -> str:
-    chosen = explanation.chosen
-    less = {
-        term: float(values[chosen] - values[frame]) for term, values in explanation.terms.items()
+    chosen, sweep = explanation.chosen, _sweep_of(explanation, frame)
+    more = {
+        TERM_NAMES[term]: float(values[frame] - values[chosen])
+        for term, values in explanation.terms.items()
     }
-    most = max(less, key=lambda term: abs(less[term]))
-    total = sum(less.values())
-    word = "less" if total >= 0 else "more"
-    where = f"frame {frame} of sweep {_sweep_of(explanation, frame)}"
+    total = sum(more.values())
+    by_term = ", ".join(f"{name} {value:+.3f}" for name, value in more.items())
     return (
-        f"The {why}, {where}, is expected to score {abs(total):.3f} {word}; "
-        f"{abs(less[most]):.3f} of that in the {TERM_NAMES[most]}'s part."
+        f"The {why}, frame {frame} of sweep {sweep}, is expected to score {abs(total):.3f} "
+        f"{'less' if total <= 0 else 'more'}: {by_term}."
     )
 
 

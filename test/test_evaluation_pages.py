@@ -424,6 +424,10 @@ def test_a_view_says_what_frames_would_have_scored(scored_run: ScoredRun, tmp_pa
     assert terms == pytest.approx(np.array(data["scores"]), abs=2e-4)
     stored = json.loads((scored_run.answers / "case-b" / "frame_scores.json").read_text())
     assert np.array(stored["frame_scores"]) == pytest.approx(np.array(data["scores"]), abs=1e-4)
+    # The runner-up's difference is told part by part, and the parts add up to it.
+    (said,) = re.findall(r"<li>The runner-up, .*? score ([0-9.]+) less: (.*?)\.</li>", page)
+    parts = [float(part.rsplit(" ", 1)[1]) for part in said[1].split(", ")]
+    assert sum(parts) == pytest.approx(-float(said[0]), abs=2e-3)
     assert f"By the truth it scores {case['score']:.3f}." in page
 
 
