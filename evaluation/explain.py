@@ -58,11 +58,17 @@ class TrueValue:
 
 
 def explain(stack: Stack, bundle: Bundle) -> Explanation:
-    """Choose a stack's frame as `measure` does, and keep all that it was chosen by."""
+    """Choose a stack's frame as `measure` does, and keep all that it was chosen by.
+
+    Raises:
+        OddStackError: the stack is one that cannot be measured.
+    """
+    if stack.oddity is not None:
+        raise stack.oddity
     config = bundle.config.selection
     tissue = stack.tissue
     grid = to_grid(stack.frames[tissue], bundle.config.network.trunk.image_size)
-    prediction = predict(bundle.members, grid, tissue)
+    prediction = predict(bundle.members, grid, tissue, cpu_too=bundle.cpu_too)
     belief = believe(prediction, tissue, config)
     scores = expected_score(belief, config.calibration)
     outlines = Outlines(partial(full_size, prediction), stack.geometry.spacing_mm[0], config)

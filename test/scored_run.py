@@ -76,7 +76,9 @@ def write_run(folder: Path) -> ScoredRun:
         (folder / "other-answers", run.other, "largest-area"),
     ):
         place = ["--model", str(run.bundle), "--output", str(answers), "--device", "cpu"]
-        assert main(["run", str(run.dataset), *place, "--rule", rule]) == 0
+        # A random network may see no abdomen anywhere: its guess will do.
+        how = ["--rule", rule, "--fail-soft"]
+        assert main(["run", str(run.dataset), *place, *how]) == 0
         what = [str(answers), str(run.dataset), "--output", str(scored), "--workers", "1"]
         assert main(["score", *what]) == 0
     return run
