@@ -241,6 +241,18 @@ def test_provenance_is_flat_and_leaves_single_cases_out() -> None:
     ]
 
 
+def test_the_report_of_a_run_shows_its_costs_and_its_log(
+    scored_run: ScoredRun, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    assert main(["report", str(scored_run.scored), "--output", str(path), "--workers", "1"]) == 0
+    page = path.read_text()
+    for name in ("read", "network", "<b>whole case</b>", "<b>memory</b>"):
+        assert f"<tr><td>{name}</td>" in page
+    log = json.loads((scored_run.answers / "run.json").read_text())
+    assert f"<td>run.json</td><td>data_sha256</td><td>{log['data_sha256']}</td>" in page
+
+
 # ---- sizes
 
 
