@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import joblib
@@ -120,7 +121,7 @@ def _local(jobs: Jobs, names: Sequence[str], backend: Backend, needs: Needs) -> 
             len(names),
             backend,
             cores=joblib.cpu_count(),
-            free_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") >> 20,
+            free_mib=free_mib(),
             worker_mib=needs.memory_mib,
         )
         places = [{}] * workers
@@ -132,6 +133,13 @@ def _local(jobs: Jobs, names: Sequence[str], backend: Backend, needs: Needs) -> 
     for worker, code in enumerate(codes):
         if code:
             log.warning("worker %d ended with code %d; others take its jobs over", worker, code)
+
+
+def free_mib() -> int:
+    """Memory that could be had: what is free, and what only keeps files at hand."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (available,) = (line for line in lines if line.startswith("MemAvailable:"))
+    return int(available.split()[1]) >> 10
 
 
 def _work(jobs: Jobs, worker: int, workers: int, threads: int | None) -> None:

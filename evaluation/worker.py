@@ -175,8 +175,10 @@ class _Attempt:
     def stage(self, name: str) -> Iterator[None]:
         """Measure the block's time."""
         start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - start
 
 
 class _Line:

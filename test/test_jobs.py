@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from acouslic.errors import InputError
-from dataset.backends import Backend, Needs, run_jobs, share_cores
+from dataset.backends import Backend, Needs, free_mib, run_jobs, share_cores
 from dataset.jobs import CLAIMS_FOLDER, MOST_DEATHS, Takes, work
 
 # Ray sets an option of its own that it has deprecated.
@@ -127,6 +127,13 @@ def test_the_cores_are_shared_out_to_as_many_processes_as_fit(
 ) -> None:
     shared = share_cores(jobs, backend, cores=8, free_mib=free_mib, worker_mib=1000)
     assert shared == expected
+
+
+def test_files_that_are_kept_at_hand_count_as_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a data set was read most of the memory holds it, and can be had all the same."""
+    table = "MemTotal: 4096000 kB\nMemFree: 102400 kB\nMemAvailable: 3072000 kB\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: {"/proc/meminfo": table}[str(path)])
+    assert free_mib() == 3000
 
 
 def test_slurm_has_to_be_told_how_many(tmp_path: Path) -> None:
