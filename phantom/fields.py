@@ -79,8 +79,8 @@ class Field:
         place = course.elevation_mm[frame] / self.spacing_mm
         key = np.floor(place).astype(int)
         angle = ((place - key) * (np.pi / 2)).astype(np.float32)[:, None]
-        rows = _to_and_fro(course.rows[frame], SPARE_ROWS) + np.arange(SAMPLES)
-        left = _to_and_fro(course.lines[frame], SPARE_LINES)
+        rows = _back_and_forth(course.rows[frame], SPARE_ROWS) + np.arange(SAMPLES)
+        left = _back_and_forth(course.lines[frame], SPARE_LINES)
         lines = slice(left, left + BEAMS)
         # Squares of the two shares add up to 1: the blend of two noises is as strong as each.
         here, beyond = (self.keys[(key + step) % KEYS, rows, lines] for step in (0, 1))
@@ -122,8 +122,8 @@ def _summed(steps: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(steps[:1]), np.cumsum(steps, axis=0)])
 
 
-def _to_and_fro(passed: float, room: int) -> int:
-    """A place between 0 and `room` that goes to and fro as the way grows."""
+def _back_and_forth(passed: float, room: int) -> int:
+    """A place between 0 and `room` that goes back and forth as the way grows."""
     return int(abs((passed + room) % (2 * room) - room))
 
 
