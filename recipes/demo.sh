@@ -12,8 +12,9 @@ usage: recipes/demo.sh [WORK [OPTION ...]]
 
 Simulates 684 phantoms, trains a small trunk and a decoder on the anatomy of some, adapters and heads on the labels of
 others, and scores the bundle on the 20 phantoms of seed 3003. On two cores with avx512_bf16 and nothing else running it
-takes about two hours; without avx512_bf16 a multiple. docs/training.md says what of that was measured. What is finished is not done
-again: give the same command to go on where it was stopped. The shipped bundle in resources/demo is not touched.
+takes about two hours, calculated from what docs/training.md says was measured; without avx512_bf16 a multiple. What is
+finished is not done again: give the same command to go on where it was stopped. The shipped bundle in resources/demo is
+not touched, nor is it what this makes: it is older.
 TEXT
 }
 

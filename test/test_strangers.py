@@ -202,7 +202,7 @@ def run_demo(_world: World, folder: Path, *more: str) -> int:
         options: build.DemoOptions,
         *_: object,
     ) -> AbdomenNet:
-        _, trunk, _provenance = load_base(base)
+        _config, trunk, _provenance = load_base(base)
         network = AbdomenNet(options.network)
         network.trunk.load_state_dict(trunk.state_dict())
         add_lora(network.trunk, options.lora)
