@@ -42,7 +42,7 @@ class Backend:
     differ in their last digits."""
     address: str | None = None
     """Ray: the cluster's address, or auto; None starts one on this machine for the run."""
-    slurm: tuple[str, ...] = ()
+    slurm: tuple[str, ...] | None = None
     """SLURM: parameters of each job, as submitit names them: slurm_partition=gpu
     timeout_min=600 ..."""
 
@@ -227,7 +227,7 @@ def _slurm(jobs: Jobs, names: Sequence[str], backend: Backend, needs: Needs) -> 
         "mem_gb": -(-needs.memory_mib // 1024),
         "slurm_array_parallelism": backend.workers,
     }
-    executor.update_parameters(**parameters | _slurm_parameters(backend.slurm))
+    executor.update_parameters(**parameters | _slurm_parameters(backend.slurm or ()))
     with executor.batch():
         tasks = [
             executor.submit(SlurmWorker(jobs, number, backend.workers, threads))

@@ -294,7 +294,7 @@ def test_a_wrong_input_is_told_before_any_weights_are_loaded(
         assert message in one_line(capsys.readouterr().err)
         assert not (tmp_path / "out").exists()
     assert run(stacks / "case-b.mha", tmp_path / "out", tmp_path / "no bundle") == 1
-    assert "manifest.json" in one_line(capsys.readouterr().err)
+    assert "expected a bundle of weights in" in one_line(capsys.readouterr().err)
 
 
 def test_output_that_cannot_be_written_is_told_before_any_weights_are_loaded(

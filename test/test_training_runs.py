@@ -558,7 +558,7 @@ def test_cross_validation_is_the_shipped_pipelines_own(
     case = split(cache, fold=0, folds=2, seed=0)[1].cases[0]
     number = int(case.facts.uuid.removeprefix("case-"))
     stack = make_case(number, optimal=number not in (1, 4))[0]
-    measured = measure(stack, replace(bundle, config=config))
+    measured = measure(stack, replace(bundle, config=config), fail_soft=True)
     judged = figures(judge_outline(case, measured.frame, measured))  # type: ignore[arg-type]
     assert report["by_case"][case.facts.uuid] == pytest.approx({"fold": 0, **asdict(judged)})
 
