@@ -5,15 +5,13 @@ their own (./venv.sh requirements-platform.txt), since they need Python 3.12. Wh
 tests are skipped; CI makes it first, and fails where it cannot.
 """
 
-import fcntl
 import json
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +53,6 @@ def write_case(folder: Path, seed: int, n_frames: int = 12) -> Path:
     listed = [{"socket": socket_, "image": {"name": f"case-{seed}.mha", "pk": "0a1b"}}]
     (folder / "inputs.json").write_text(json.dumps(listed))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def port_alone() -> Iterator[None]:
-    """The launcher knows one port only, so tests in several processes take turns on it."""
-    with (Path(tempfile.gettempdir()) / "acouslic-test-port-4743").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @pytest.fixture(scope="module")
