@@ -82,9 +82,7 @@ def warm_up(bundle: Bundle) -> None:
 def noise_stack() -> Stack:
     """The smallest stack: a frame a sweep, noise in the fan."""
     noise = np.random.default_rng(0).integers(1, 120, (SWEEPS, *FRAME_SHAPE), dtype=np.uint8)
-    upright = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    geometry = Geometry((SPACING_MM,) * 3, (0.0,) * 3, upright)
-    return Stack("noise", noise * CHALLENGE_FAN.mask(), geometry)
+    return Stack("noise", noise * CHALLENGE_FAN.mask(), Geometry.plain(SPACING_MM))
 
 
 def prepare_preview(preview: Path, output: Path) -> None:

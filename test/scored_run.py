@@ -70,7 +70,7 @@ def write_run(folder: Path) -> ScoredRun:
     """Make data, a bundle, answers by two rules, and their scores."""
     run = ScoredRun(*(folder / name for name in ("data", "bundle", "answers", "scored", "other")))
     _write_dataset(run.dataset)
-    _write_bundle(run.bundle)
+    write_bundle(run.bundle)
     for answers, scored, rule in (
         (run.answers, run.scored, "shipped"),
         (folder / "other-answers", run.other, "largest-area"),
@@ -104,7 +104,8 @@ def _write_dataset(folder: Path) -> None:
     (folder / SIMULATED).write_text("{}")
 
 
-def _write_bundle(folder: Path) -> None:
+def write_bundle(folder: Path) -> None:
+    """A bundle of one tiny random network, of frames of 32 px."""
     torch.manual_seed(0)
     network = AbdomenNet(NetworkConfig(TrunkConfig(32, 8, 64, 4, 64), decoder_width=4))
     lora = LoraConfig(rank=2, alpha=4)

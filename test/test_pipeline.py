@@ -118,7 +118,7 @@ def test_where_no_abdomen_is_seen_a_circle_is_written_on_the_best_frame(
     assert "no abdomen is seen" in caplog.text
 
 
-IDENTITY = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+IDENTITY = Geometry.plain(SPACING_MM)
 
 
 def blind(bundle: Bundle) -> Bundle:

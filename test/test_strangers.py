@@ -19,13 +19,13 @@ import SimpleITK as sitk
 import torch
 from benchmark_cache import write_cache
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from scored_run import write_bundle
 from test_training_cards import REPORT
 from test_training_import import CONFIG
 from test_training_runs import CASES, SIZE, store
 from unrendered import store_unrendered
 
 from acouslic.__main__ import main as acouslic
-from acouslic.bundle import save_bundle
 from acouslic.calibration import Calibration
 from acouslic.challenge import (
     AC_TABLE,
@@ -37,9 +37,8 @@ from acouslic.challenge import (
     SPACING_MM,
     TABLE_COLUMNS,
 )
-from acouslic.lora import LoraConfig, add_lora
-from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
-from acouslic.selection import SelectionConfig
+from acouslic.lora import add_lora
+from acouslic.network import AbdomenNet
 from benchmark.__main__ import main as benchmark
 from dataset.cache import finish_cache
 from evaluation.__main__ import main as evaluation
@@ -95,22 +94,6 @@ def write_dataset(folder: Path) -> None:
     (folder / AC_TABLE).parent.mkdir(parents=True)
     with (folder / AC_TABLE).open("w", newline="") as file:
         csv.writer(file).writerows(lines)
-
-
-def write_bundle(folder: Path) -> None:
-    torch.manual_seed(0)
-    network = AbdomenNet(NetworkConfig(TrunkConfig(SIZE, 8, 64, 4, 64), decoder_width=4))
-    lora = LoraConfig(rank=2, alpha=4)
-    add_lora(network.trunk, lora)
-    save_bundle(
-        folder,
-        [network],
-        name="tiny",
-        selection=SelectionConfig(),
-        lora=lora,
-        provenance={"simulated": True},
-        card="",
-    )
 
 
 def write_checkpoint(folder: Path) -> None:

@@ -81,7 +81,7 @@ def make_case(number: int, *, optimal: bool) -> tuple[Stack, np.ndarray]:
     for frame, label in ((4, 2), (5, 1))[: 2 if optimal else 1]:
         frames[frame][disc] += 120
         labels[frame] = disc * label
-    geometry = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    geometry = Geometry.plain(SPACING_MM)
     return Stack(f"case-{number}", frames, geometry), labels
 
 

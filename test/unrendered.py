@@ -23,7 +23,7 @@ def store_unrendered(folder: Path, seed: int, number: int, size: int) -> str:
         labels[frame] = mask_frame(case, int(frame))
     frames = np.where(labels > 0, np.uint8(200), np.uint8(20)) * CHALLENGE_FAN.mask()
     frames[~case.tissue()] = 0
-    geometry = Geometry((SPACING_MM,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    geometry = Geometry.plain(SPACING_MM)
     store_case(
         folder,
         Stack(name, frames, geometry),

@@ -55,9 +55,9 @@ TRUNK = RESOURCES / "demo_trunk.json"
 INTENDED_USE = (
     "to try the software: trained on simulated images only, it means nothing for patients"
 )
-# A whole stack is 125 MB, so that the stacks on the disk at one time are 0.75 GB.
 # Parts of the held-out phantoms on which the calibration of the others is judged.
 CALIBRATION_PARTS = 4
+# A whole stack is 125 MB, so that the stacks on the disk at one time are 0.75 GB.
 CHUNK_CASES = 6
 STACKS = ".stacks-"
 # Of the foundation: the best that was tried for Muon (docs/log.md, 2026-11-21), and half of it
