@@ -43,7 +43,7 @@ compile_pins() {
   local file=$1
   shift
   .venv/bin/uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes \
-    --no-header --no-emit-index-url --output-file "$file" "$@" >/dev/null
+    --no-header --no-emit-index-url --no-strip-extras --output-file "$file" "$@" >/dev/null
   sed -i "1i # Made by ./requirements.sh from pyproject.toml; do not edit.\n# sha256 of the dependencies: $(fingerprint)" "$file"
 }
 
