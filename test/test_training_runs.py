@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from acouslic.lora import LoraConfig, merge_lora
 from acouslic.metaimage import Geometry
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.pipeline import measure
+from acouslic.preprocess import normalise
 from acouslic.selection import SelectionConfig
 from acouslic.stack import Stack
 from acouslic.stopping import Stopped
@@ -59,7 +61,7 @@ from training.epochs import duration
 from training.fit import adapted_network, fit, fit_all, fold_folder
 from training.history import HISTORY, read_history
 from training.module import AbdomenTraining
-from training.options import FitOptions, Machine, PackOptions, Recipe
+from training.options import FitOptions, LossConfig, Machine, PackOptions, Recipe
 from training.pack import pack
 from training.runs import BEST, LAST, WEIGHTS, WholeCheckpoints
 from training.whole_stack import figures, judge_outline
@@ -502,6 +504,24 @@ def test_accumulated_halves_have_the_loss_of_the_whole(cache: Cache, base: Path)
     for name, value in whole.items():
         mean = sum(part[name] for part in parts) / 2
         torch.testing.assert_close(mean, value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_teacher_gives_the_masks_that_labels_do_not(cache: Cache, base: Path) -> None:
+    network = adapted_network(base, cache, options()).eval()
+    recipe = replace(options(augmentation=NONE).recipe, loss=LossConfig(empty_masks="none"))
+    batch = TrainingFrames(cache, "none").__getitems__(batches(cache, size=8).draw(0))
+    unknown = ~batch.teaches_mask
+    assert unknown.any() and batch.teaches_mask.any()
+    alone = AbdomenTraining(network, recipe, cache, cache)
+    taught = AbdomenTraining(network, recipe, cache, cache, teacher=deepcopy(network))
+    assert taught.state_dict().keys() == alone.state_dict().keys()
+    with torch.no_grad():
+        extra = taught.losses(batch)["bce"] - alone.losses(batch)["bce"]
+        images = normalise(batch.frames, network.config.intensity)
+        logits = network(images[unknown]).mask_logits
+    # A network that is its own teacher pays the entropy of what it says.
+    entropy = torch.distributions.Bernoulli(logits=logits).entropy().mean(dim=(1, 2, 3))  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(extra, entropy.sum() / len(unknown), atol=2e-3, rtol=1e-2)
 
 
 def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: Path) -> None:

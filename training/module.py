@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from open_clip.transformer import VisionTransformer
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from acouslic.network import AbdomenNet
@@ -182,6 +183,7 @@ class AbdomenTraining(FrameTraining):
         training: Cache,
         validation: Cache,
         *,
+        teacher: AbdomenNet | None = None,
         workers: int = 0,
     ) -> None:
         """Prepare to train.
@@ -191,10 +193,14 @@ class AbdomenTraining(FrameTraining):
             recipe: how.
             training: the cases to train on.
             validation: the cases to validate on.
+            teacher: gives the masks to learn on frames whose labels give none: what a network could
+                before, it then keeps (Li and Hoiem 2016, arXiv 1606.09282). None: they teach none.
             workers: processes that read batches ahead.
         """
         frames = TrainingFrames(training, recipe.loss.empty_masks)
         super().__init__(network, recipe, frames, validation, workers=workers)
+        # Not a module of this one: no checkpoint holds it, no optimiser sees it.
+        self._teacher = (teacher,)
         self.judged: list[Figures] = []
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -204,16 +210,30 @@ class AbdomenTraining(FrameTraining):
                 batch.frames, batch.masks, batch.uniform, self.recipe.augmentation
             )
             images = normalise(frames, self.network.config.intensity)
+            masks, known = self._known_masks(images, masks, batch.teaches_mask)
         output = self.network(images)
         return joint_loss(
             output.mask_logits,
             output.quality_logits,
             masks,
             batch.quality,
-            teaches_mask=batch.teaches_mask,
+            teaches_mask=known,
             class_weights=self.class_weights,
             config=self.recipe.loss,
         )._asdict()
+
+    def _known_masks(
+        self, images: torch.Tensor, masks: torch.Tensor, known: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Masks (B, S, S), the teacher's where the labels know none, and which are known, (B,)."""
+        (teacher,) = self._teacher
+        if teacher is None:
+            return masks, known
+        logits = teacher.to(images.device).eval()(images).mask_logits
+        theirs = functional.interpolate(
+            logits.sigmoid(), size=masks.shape[-2:], mode="bilinear", align_corners=False
+        )[:, 0]
+        return torch.where(known[:, None, None], masks, theirs), torch.ones_like(known)
 
     def validation_step(self, index: int, batch_idx: int) -> None:
         """Judge one held-out case as the challenge does."""

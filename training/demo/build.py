@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -146,7 +147,6 @@ def demo_options(size: DemoSize, *, goes_on: bool = False) -> DemoOptions:
             seed=ADAPTATION_SEED,
             head_rate=2e-3,
             trunk_rate=1e-3,
-            # The decoder has learnt where there is nothing; no label of the challenge tells that.
             loss=LossConfig(empty_masks="none"),
         ),
         # Dropout on the way into every adapter takes a third of a step on a CPU.
@@ -368,7 +368,15 @@ def _adapt(
     network.decoder.load_state_dict(decoder)
     add_lora(network.trunk, options.lora)
     training, validation = _split(cache, options.adaptation_data)
-    module = AbdomenTraining(network, recipe, training, validation, workers=machine.workers)
+    module = AbdomenTraining(
+        network,
+        recipe,
+        training,
+        validation,
+        # No label of the challenge tells what the foundation knows of frames without annotation.
+        teacher=deepcopy(network),
+        workers=machine.workers,
+    )
     run(
         folder,
         module,
