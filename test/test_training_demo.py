@@ -26,7 +26,7 @@ TRUNK = TrunkConfig(image_size=SIZE, patch_size=8, width=64, layers=4, embed_dim
 def options() -> DemoOptions:
     small = DemoSize(
         cases=(2, 1),
-        foundation_frames=30,
+        frames=30,
         epochs=(1, 1),
         held_out=(1, 2),
         members=2,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from acouslic.lora import LoraConfig
+from dataset.backends import Backend
 from dataset.command import INLINE, POSITIONAL
 
 RESOURCES = Path(__file__).resolve().parents[1] / "resources"
@@ -146,14 +147,14 @@ class PackOptions:
 class DemoSize:
     """How much the demo bundle learns from, and how long; the defaults are the shipped one's."""
 
-    cases: tuple[int, int] = (480, 120)
+    cases: tuple[int, int] = (480, 480)
     """Phantoms of the foundation, and of the adaptation."""
-    foundation_frames: int = 64
-    """Frames of each of the foundation's phantoms; the adaptation has whole stacks."""
-    epochs: tuple[int, int] = (60, 24)
+    frames: int = 64
+    """Frames of each phantom that is trained on."""
+    epochs: tuple[int, int] = (48, 24)
     """Epochs of the foundation, and of the adaptation."""
-    held_out: tuple[int, int] = (24, 60)
-    """Phantoms that the foundation and the adaptation hold out."""
+    held_out: tuple[int, int] = (16, 40)
+    """Phantoms that the foundation holds out; whole stacks that the calibration is fitted on."""
     steps_per_epoch: int = 80
     """Optimiser steps an epoch."""
     batch_size: int = 32
@@ -224,9 +225,10 @@ class Fit:
     output: Path
     """Folder of all folds' runs; fold K goes into fold-K."""
     fold: int | Literal["all"]
-    """Fold to hold out, from 0; `all`: each in turn, or one a GPU where there are several."""
+    """Fold to hold out, from 0; `all`: each in turn, by the workers of --where."""
     training: Annotated[FitOptions, INLINE] = field(default_factory=FitOptions)
     machine: Annotated[Machine, INLINE] = field(default_factory=Machine)
+    where: Backend = field(default_factory=Backend)
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ class CrossValidate:
     """Folder of all folds' runs, the --output of `fit`; cross-validation.json goes there."""
     device: Device = "auto"
     """What computes; auto takes a GPU where there is one."""
+    where: Annotated[Backend, INLINE] = field(default_factory=Backend)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ First stage, the foundation: a small trunk and a decoder learn from phantoms of 
 the anatomy of every frame is known. Second stage, the adaptation: the trunk is frozen and gets
 adapters and a fresh quality head. They and the decoder learn from phantoms of another seed with the
 challenge's own labels and nothing else; once for each member of the ensemble. Last, the calibration
-is fitted on phantoms that were held out. Each stage leaves a finished artefact in the work folder
+is fitted on whole stacks of a third seed. Each stage leaves a finished artefact in the work folder
 and is skipped when it is there.
 """
 
@@ -64,8 +64,8 @@ STACKS = ".stacks-"
 # Of the foundation: the best that was tried for Muon (docs/log.md, 2026-11-21), and half of it
 # where a trunk goes on.
 FOUNDATION_RATE, LATER_RATE = 3e-3, 1.5e-3
-# Any numbers would do; those of the phantoms must differ, so that no phantom is in both stages.
-FOUNDATION_PHANTOMS_SEED, ADAPTATION_PHANTOMS_SEED = 1001, 2002
+# Any numbers would do; those of the phantoms must differ, so that no phantom is in two stages.
+FOUNDATION_PHANTOMS_SEED, ADAPTATION_PHANTOMS_SEED, HELD_OUT_PHANTOMS_SEED = 1001, 2002, 2003
 FOUNDATION_SEED, ADAPTATION_SEED = 11, 22
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,8 @@ class DemoOptions:
     """What adapters and heads learn from."""
     adaptation: Recipe
     """How they train."""
+    held_out_data: Phantoms
+    """The whole stacks that judge them, and that the calibration is fitted on."""
     lora: LoraConfig
     """The adapters."""
     members: int
@@ -123,13 +125,12 @@ def demo_options(size: DemoSize, *, goes_on: bool = False) -> DemoOptions:
         goes_on: whether the foundation's trunk has been trained before.
     """
     (learnt, adapted), (held_out, judged) = size.cases, size.held_out
+    look = Look.MIXED.value
     return DemoOptions(
         trunk=TrunkConfig.read(TRUNK),
         decoder_width=8,
         image_levels=4,
-        foundation_data=Phantoms(
-            FOUNDATION_PHANTOMS_SEED, learnt, held_out, Look.MIXED.value, size.foundation_frames
-        ),
+        foundation_data=Phantoms(FOUNDATION_PHANTOMS_SEED, learnt, held_out, look, size.frames),
         foundation=Recipe(
             epochs=size.epochs[0],
             steps_per_epoch=size.steps_per_epoch,
@@ -138,7 +139,7 @@ def demo_options(size: DemoSize, *, goes_on: bool = False) -> DemoOptions:
             head_rate=FOUNDATION_RATE,
             trunk_rate=LATER_RATE if goes_on else FOUNDATION_RATE,
         ),
-        adaptation_data=Phantoms(ADAPTATION_PHANTOMS_SEED, adapted, judged, Look.MIXED.value),
+        adaptation_data=Phantoms(ADAPTATION_PHANTOMS_SEED, adapted, 0, look, size.frames),
         adaptation=Recipe(
             epochs=size.epochs[1],
             steps_per_epoch=size.steps_per_epoch,
@@ -149,6 +150,7 @@ def demo_options(size: DemoSize, *, goes_on: bool = False) -> DemoOptions:
             trunk_rate=1e-3,
             loss=LossConfig(empty_masks="none"),
         ),
+        held_out_data=Phantoms(HELD_OUT_PHANTOMS_SEED, 0, judged, look),
         # Dropout on the way into every adapter takes a third of a step on a CPU.
         lora=LoraConfig(rank=16, alpha=32, dropout=0.0),
         members=size.members,
@@ -185,11 +187,13 @@ def build_demo(
     first = _cache(work / "foundation-cache", options.foundation_data, options)
     decoder = _train_foundation(work / "foundation", base, first, options, machine, start)
     second = _cache(work / "adaptation-cache", options.adaptation_data, options)
+    held_out = _cache(work / "held-out-cache", options.held_out_data, options)
     networks = [
-        _adapt(work / f"member-{member}", base, decoder, second, options, machine, member)
+        _adapt(
+            work / f"member-{member}", base, decoder, (second, held_out), options, machine, member
+        )
         for member in range(options.members)
     ]
-    held_out = _split(second, options.adaptation_data)[1]
     calibration, report = _calibrate(networks, held_out.cases)
     provenance = _provenance(base, options, report)
     save_bundle(
@@ -354,12 +358,15 @@ def _adapt(
     folder: Path,
     base: Path,
     decoder: dict[str, torch.Tensor],
-    cache: Cache,
+    caches: tuple[Cache, Cache],
     options: DemoOptions,
     machine: Machine,
     member: int,
 ) -> AbdomenNet:
-    """Train a member of the ensemble; each has its own first weights and its own frames."""
+    """Train a member of the ensemble; each has its own first weights and its own frames.
+
+    The caches are of what it learns from and of what judges it.
+    """
     recipe = replace(options.adaptation, seed=options.adaptation.seed + member)
     _, trunk, _ = load_base(base)
     torch.manual_seed(recipe.seed)
@@ -367,12 +374,10 @@ def _adapt(
     network.trunk.load_state_dict(trunk.state_dict())
     network.decoder.load_state_dict(decoder)
     add_lora(network.trunk, options.lora)
-    training, validation = _split(cache, options.adaptation_data)
     module = AbdomenTraining(
         network,
         recipe,
-        training,
-        validation,
+        *caches,
         # No label of the challenge tells what the foundation knows of frames without annotation.
         teacher=deepcopy(network),
         workers=machine.workers,
@@ -408,6 +413,7 @@ def _provenance(base: Path, options: DemoOptions, report: dict[str, Any]) -> dic
         "intended_use": INTENDED_USE,
         "base": json.loads((base / PROVENANCE).read_text()),
         "phantoms": asdict(options.adaptation_data),
+        "held_out_phantoms": asdict(options.held_out_data),
         "recipe": asdict(options.adaptation),
         "lora": asdict(options.lora),
         "members": options.members,
