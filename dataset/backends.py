@@ -6,6 +6,7 @@ backend may lose workers, and several may work on one folder.
 
 import logging
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,15 @@ import joblib
 
 from acouslic.errors import InputError
 from dataset.claims import Claims
-from dataset.jobs import CLAIMS_FOLDER, MOST_DEATHS, Jobs, Takes, work
+from dataset.jobs import (
+    CLAIMS_FOLDER,
+    FAILURES_FOLDER,
+    MOST_DEATHS,
+    FileJobs,
+    Jobs,
+    Takes,
+    work,
+)
 from dataset.processes import GPUS, limit_threads, show_progress, side_by_side, visible_gpus
 
 # A worker takes some seconds to start, so it should have more than one job.
@@ -85,6 +94,34 @@ def run_jobs(jobs: Jobs, backend: Backend, needs: Needs) -> list[str]:
     return waiting
 
 
+def finish(jobs: FileJobs, backend: Backend, needs: Needs, label: str) -> None:
+    """Go through all jobs, those that failed before once more.
+
+    Args:
+        jobs: what is to be done.
+        backend: where.
+        needs: what each worker needs.
+        label: what the jobs are called where they failed.
+
+    Raises:
+        InputError: the backend cannot be had, or a job failed; the first one is told.
+    """
+    notes = jobs.folder / FAILURES_FOLDER
+    shutil.rmtree(notes, ignore_errors=True)
+    try:
+        failed = dict.fromkeys(run_jobs(jobs, backend, needs), "all workers at it died")
+        failed |= {path.name: path.read_text() for path in notes.glob("*")}
+    finally:
+        shutil.rmtree(notes, ignore_errors=True)
+    if failed:
+        name, reason = min(failed.items())
+        raise InputError(
+            expected=f"all {len(jobs.names)} {label} done",
+            found=f"{len(failed)} failed, the first being {name}: {reason}",
+            advice="mend that and give the same command: what is finished is kept",
+        )
+
+
 def share_cores(
     n_jobs: int, backend: Backend, *, cores: int, free_mib: int, worker_mib: int
 ) -> tuple[int, int | None]:
@@ -114,7 +151,7 @@ def _local(jobs: Jobs, names: Sequence[str], backend: Backend, needs: Needs) -> 
     """Processes side by side, one a GPU; a single worker is this process."""
     threads: int | None
     if needs.gpu:
-        places = [{GPUS: gpu} for gpu in visible_gpus(_gpu_count())][: backend.workers]
+        places = [{GPUS: gpu} for gpu in visible_gpus(gpu_count())][: backend.workers]
         workers, threads = len(places), backend.threads
     else:
         workers, threads = share_cores(
@@ -148,7 +185,8 @@ def _work(jobs: Jobs, worker: int, workers: int, threads: int | None) -> None:
     work(jobs, worker=worker, workers=workers)
 
 
-def _gpu_count() -> int:
+def gpu_count() -> int:
+    """How many GPUs this process sees."""
     import torch
 
     return torch.cuda.device_count()

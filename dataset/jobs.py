@@ -5,14 +5,19 @@ other has claimed and what is not over yet, until all is over. `backends` starts
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from acouslic import files
+from acouslic.errors import AcouslicError
 from dataset.claims import Claims
 
 CLAIMS_FOLDER = ".claims"
+FAILURES_FOLDER = ".failures"
 # A worker with nothing to take looks again after so long.
 POLL_S = 0.5
 # A job at which so many workers died is given up: the fourth would die of it too.
@@ -41,6 +46,56 @@ class Jobs(Protocol):
 
         It releases each job that it takes, and raises no error that belongs to a single job.
         """
+
+
+@dataclass(frozen=True)
+class FileJobs(ABC):
+    """Jobs each of which leaves a file, or a note in the folder that says why it failed.
+
+    See `Jobs`, and `backends.finish`, which goes through them and reads the notes.
+    """
+
+    folder: Path
+    """Where notes and claims go, seen by all workers."""
+    names: tuple[str, ...]
+    """The jobs; they are names of files."""
+
+    @abstractmethod
+    def result(self, name: str) -> Path:
+        """The file that is there, whole, once a job is done."""
+
+    @abstractmethod
+    def begin(self) -> Callable[[str], None]:
+        """Load what a worker needs, once; what comes back does a job.
+
+        An AcouslicError is that job's failure, any other error the worker's end.
+        """
+
+    def note(self, name: str) -> Path:
+        """Where it stands why a job failed."""
+        return self.folder / FAILURES_FOLDER / name
+
+    def is_over(self, name: str) -> bool:
+        """Whether a job is done, or has failed."""
+        return self.result(name).exists() or self.note(name).exists()
+
+    def give_up(self, name: str, reason: str) -> None:
+        """Write down that a job has failed."""
+        self.note(name).parent.mkdir(exist_ok=True)
+        files.write_text(self.note(name), reason)
+
+    def open(self) -> Callable[["Takes"], None]:
+        """What goes through the jobs that a worker takes."""
+        do = self.begin()
+
+        def go_through(takes: "Takes") -> None:
+            for name in takes:
+                try:
+                    do(name)
+                except AcouslicError as error:
+                    self.give_up(name, str(error))
+
+        return go_through
 
 
 class Takes:

@@ -100,22 +100,6 @@ def in_processes(
             raise
 
 
-def one_a_gpu(
-    function: Callable[..., object], jobs: Sequence[tuple[Any, ...]], gpus: int
-) -> list[int]:
-    """Run every job in a process that sees one GPU, as many at a time as there are GPUs.
-
-    Args:
-        function: takes a job's entries; both have to be picklable.
-        jobs: all that is to be done, in this order.
-        gpus: number of GPUs that this process sees.
-
-    Returns:
-        The exit code of each job's process, in the order of the jobs.
-    """
-    return side_by_side(function, jobs, [{GPUS: gpu} for gpu in visible_gpus(gpus)])
-
-
 def visible_gpus(count: int) -> list[str]:
     """The names of the GPUs that this process sees, as CUDA_VISIBLE_DEVICES has them."""
     visible = os.environ.get(GPUS)

@@ -12,45 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from acouslic import files
-from acouslic.errors import AcouslicError, InputError
-from dataset.backends import Backend, Needs, run_jobs
-from dataset.jobs import Takes
+from dataset.backends import Backend, Needs, finish
+from dataset.jobs import FileJobs
 from dataset.processes import in_processes
 
 RESULTS_FOLDER = ".results"
-RESULT, ERROR = "result", "error"
 
 
 @dataclass(frozen=True)
-class _ResultJobs:
-    """See `dataset.jobs.Jobs`."""
+class _Results(FileJobs):
+    """What a function returns for each job, in a file each."""
 
-    folder: Path
     function: Callable[[Any], Any]
     jobs: Mapping[str, Any]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.jobs)
-
-    def file(self, name: str) -> Path:
+    def result(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
-    def is_over(self, name: str) -> bool:
-        return self.file(name).exists()
-
-    def give_up(self, name: str, reason: str) -> None:
-        files.write_json(self.file(name), {ERROR: reason})
-
-    def open(self) -> Callable[[Takes], None]:
-        return self.go_through
-
-    def go_through(self, takes: Takes) -> None:
-        for name in takes:
-            try:
-                files.write_json(self.file(name), {RESULT: self.function(self.jobs[name])})
-            except AcouslicError as error:
-                self.give_up(name, str(error))
+    def begin(self) -> Callable[[str], None]:
+        return lambda name: files.write_json(self.result(name), self.function(self.jobs[name]))
 
 
 def results(
@@ -86,20 +66,9 @@ def results(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        waiting = _ResultJobs(folder.resolve(), function, jobs)
-        lost = dict.fromkeys(run_jobs(waiting, backend, needs), "all workers at it died")
-        for name in jobs.keys() - lost:
-            result = json.loads(waiting.file(name).read_text())
-            if ERROR in result:
-                lost[name] = result[ERROR]
-            else:
-                yield result[RESULT]
-        if lost:
-            name, reason = min(lost.items())
-            raise InputError(
-                expected=f"a result of each of the {len(jobs)} jobs",
-                found=f"none of {len(lost)}, the first being {name}: {reason}",
-                advice="mend that and give the same command again",
-            )
+        waiting = _Results(folder.resolve(), tuple(jobs), function, jobs)
+        finish(waiting, backend, needs, "jobs")
+        for name in jobs:
+            yield json.loads(waiting.result(name).read_text())
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.processes import GPUS, in_processes, one_a_gpu
+from dataset.processes import GPUS, in_processes, side_by_side, visible_gpus
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'test'}"}
@@ -92,7 +92,8 @@ def test_each_job_sees_one_gpu_that_no_other_has(
     monkeypatch.delenv(GPUS, raising=False)
     if visible:
         monkeypatch.setenv(GPUS, visible)
-    codes = one_a_gpu(note_the_gpu, [(tmp_path, job) for job in range(3)], gpus=2)
+    places = [{GPUS: gpu} for gpu in visible_gpus(2)]
+    codes = side_by_side(note_the_gpu, [(tmp_path, job) for job in range(3)], places)
     assert codes == [0, 0, 3]
     assert os.environ.get(GPUS) == visible
     notes = [(tmp_path / str(job)).read_text().split() for job in range(3)]

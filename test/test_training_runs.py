@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -35,6 +35,8 @@ from acouslic.preprocess import normalise
 from acouslic.selection import SelectionConfig
 from acouslic.stack import Stack
 from acouslic.stopping import Stopped
+from dataset import backends
+from dataset.backends import Backend
 from dataset.cache import Cache, CachedCase, finish_cache, open_cache, store_case
 from dataset.folds import assign_folds, split
 from dataset.labels import Labels
@@ -71,6 +73,7 @@ SIZE = 32
 T = 12
 CASES = 6
 CPU = Machine(precision="fp32", accelerator="cpu")
+ALONE = Backend(workers=1)
 
 
 def make_case(number: int, *, optimal: bool) -> tuple[Stack, np.ndarray]:
@@ -468,20 +471,60 @@ def test_all_folds_are_trained_one_after_the_other(
     cache: Cache, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[int] = []
-    monkeypatch.setattr(fitting, "fit", lambda *job: trained.append(job[3]))
+
+    def note(_cache: Path, _base: Path, output: Path, fold: int, *_how: object) -> None:
+        trained.append(fold)
+        fold_folder(output, fold).mkdir()
+        (fold_folder(output, fold) / WEIGHTS).touch()
+
+    monkeypatch.setattr(fitting, "fit", note)
     assert main([*command(cache, base, tmp_path)[3:], "--fold", "all"]) == 0
     assert trained == [0, 1]
+
+
+def test_all_folds_refuse_a_finished_one_of_other_options(
+    finished: Path, cache: Cache, base: Path
+) -> None:
+    with pytest.raises(InputError, match="other"):
+        fit_all(cache.folder, base, finished.parent, options(epochs=9), CPU, ALONE)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.parametrize("backend", ["local", "ray", "slurm"])
+def test_every_backend_trains_and_judges_all_folds_alike(
+    backend: Literal["local", "ray", "slurm"],
+    report: dict[str, Any],
+    finished: Path,
+    cache: Cache,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    two = Backend(backend, workers=2)
+    fit_all(cache.folder, base, tmp_path, options(), CPU, two)
+    for fold in range(2):
+        theirs = load_file(fold_folder(finished.parent, fold) / WEIGHTS)
+        for name, value in load_file(fold_folder(tmp_path, fold) / WEIGHTS).items():
+            torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-3)
+    found = cross_validate(cache.folder, base, tmp_path, torch.device("cpu"), two)
+    scores, expected = (
+        {uuid: case["score"] for uuid, case in judged["by_case"].items()}
+        for judged in (found, report)
+    )
+    assert scores == pytest.approx(expected, abs=0.01)
 
 
 def test_several_gpus_train_folds_side_by_side_and_a_fold_that_fails_is_named(
     cache: Cache, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "gpu_count", lambda: 2)
+    for room in (fitting, backends):
+        monkeypatch.setattr(room, "gpu_count", lambda: 2)
     (tmp_path / "fold-1").mkdir()
     (tmp_path / "fold-1" / "notes.txt").write_text("a stranger's")
     machine = Machine(precision="fp32")
-    with pytest.raises(InputError, match=r"folds \[1\] failed"):
-        fit_all(cache.folder, base, tmp_path, options(epochs=1), machine)
+    with pytest.raises(InputError, match=r"1 failed, the first being fold-1: "):
+        fit_all(cache.folder, base, tmp_path, options(epochs=1), machine, Backend())
     assert (fold_folder(tmp_path, 0) / WEIGHTS).is_file()
     assert [path.name for path in (tmp_path / "fold-1").iterdir()] == ["notes.txt"]
 
@@ -490,7 +533,7 @@ def test_all_folds_on_several_devices_each_are_refused(
     cache: Cache, base: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="--devices 2"):
-        fit_all(cache.folder, base, tmp_path, options(), replace(CPU, devices=2))
+        fit_all(cache.folder, base, tmp_path, options(), replace(CPU, devices=2), Backend())
 
 
 def test_accumulated_halves_have_the_loss_of_the_whole(cache: Cache, base: Path) -> None:
@@ -546,7 +589,7 @@ def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: 
 def report(finished: Path, cache: Cache, base: Path) -> dict[str, Any]:
     """Both folds trained and cross-validated, in the folder of `finished`."""
     fit(cache.folder, base, finished.parent, 1, options(), CPU)
-    return cross_validate(cache.folder, base, finished.parent, torch.device("cpu"))
+    return cross_validate(cache.folder, base, finished.parent, torch.device("cpu"), ALONE)
 
 
 def test_cross_validation_judges_each_case_by_the_fold_that_held_it_out(
@@ -622,7 +665,7 @@ def test_what_a_network_says_is_computed_once_for_the_same_code_base_and_weights
         return original(case, members)
 
     monkeypatch.setattr(crossing, "case_evidence", counted)
-    arguments = (cache.folder, base, finished.parent, torch.device("cpu"))
+    arguments = (cache.folder, base, finished.parent, torch.device("cpu"), ALONE)
     assert cross_validate(*arguments) == report
     assert asked == []
     monkeypatch.setattr(crossing, "code_version", lambda: "another commit")
@@ -653,7 +696,7 @@ def test_an_untrained_fold_is_named(
 ) -> None:
     shutil.copytree(finished, tmp_path / "fold-0")
     with pytest.raises(InputError, match=r"folds \[1\] unfinished"):
-        cross_validate(cache.folder, base, tmp_path, torch.device("cpu"))
+        cross_validate(cache.folder, base, tmp_path, torch.device("cpu"), ALONE)
 
 
 def pack_options(*, merge: bool, folds: tuple[int, ...] = (0,)) -> PackOptions:

@@ -46,7 +46,7 @@ def fit(options: Fit) -> None:
     folders = (options.cache, options.base, options.output)
     how = (options.training, options.machine)
     if options.fold == "all":
-        fit.fit_all(*folders, *how)
+        fit.fit_all(*folders, *how, options.where)
     else:
         fit.fit(*folders, options.fold, *how)
 
@@ -57,7 +57,8 @@ def cross_validate(options: CrossValidate) -> None:
     from training import cross_validate
 
     device = choose_device(options.device)
-    cross_validate.cross_validate(options.cache, options.base, options.runs, device)
+    folders = options.cache, options.base, options.runs
+    cross_validate.cross_validate(*folders, device, options.where)
 
 
 def calibrate(options: Calibrate) -> None:

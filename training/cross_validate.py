@@ -8,16 +8,13 @@ weights are those of its best epoch on the very cases that it is judged on.
 
 import json
 import logging
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from acouslic import files, selection
 from acouslic.errors import InputError
@@ -25,7 +22,9 @@ from acouslic.expected_score import Evidence
 from acouslic.lora import LoraConfig, add_lora, merge_lora
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.selection import SelectionConfig
+from dataset.backends import Backend, Needs, finish
 from dataset.cache import CachedCase, open_cache
+from dataset.jobs import FileJobs
 from training.base import base_sha256, load_base
 from training.calibration import HeldOut, calibrate, describe
 from training.fit import fold_folder
@@ -39,12 +38,14 @@ REPORT_MARK = '"calibration"'
 OUT_OF_FOLD = "out-of-fold"
 # The name of an array in every file of evidence.
 EVIDENCE_MARK = "goodness.npy"
+# Set by hand: a ViT-L/14 in float32 and what it says of a stack.
+MEMORY_MIB = 3 * 1024
 
 log = logging.getLogger(__name__)
 
 
 def cross_validate(
-    cache_folder: Path, base: Path, runs: Path, device: torch.device
+    cache_folder: Path, base: Path, runs: Path, device: torch.device, backend: Backend
 ) -> dict[str, Any]:
     """Judge all cases out of fold, fit the calibration, and write `runs`/cross-validation.json.
 
@@ -55,6 +56,7 @@ def cross_validate(
         base: the base, or bundle, that they were trained on.
         runs: the folder of all folds' runs.
         device: what computes.
+        backend: where.
 
     Returns:
         What is written, see `calibrate`.
@@ -64,32 +66,91 @@ def cross_validate(
         OutputError: a file of that name is not such a report.
     """
     files.refuse_foreign_file(runs / REPORT, REPORT_MARK, "a cross-validation")
-    cache = open_cache(cache_folder)
-    networks = _Networks(trained_folds(runs), base, device)
-    held_out: list[HeldOut] = []
-    for fold, folder in enumerate(networks.folders):
-        cases = cache.select(read_options(folder)["validation"]).cases
-        evidence = _fold_evidence(cases, fold, networks)
-        held_out += [HeldOut(case, fold, said) for case, said in zip(cases, evidence, strict=True)]
-        log.info("%s: what it says of %d held-out cases is known", folder.name, len(cases))
-    report = calibrate(held_out, networks.of)[1]
+    jobs = _evidences(cache_folder, base, runs, device)
+    finish(jobs, backend, Needs(device.type == "cuda", MEMORY_MIB), "cases")
+    cases = {case.facts.uuid: case for case in open_cache(cache_folder).cases}
+    held_out = [
+        HeldOut(cases[uuid], fold, read_evidence(jobs.result(uuid)))
+        for uuid, fold in jobs.folds.items()
+    ]
+    report = calibrate(held_out, _Networks(runs, base, device).of)[1]
     files.write_json(runs / REPORT, report)
     log.info("%s", describe(report))
     return report
 
 
+@dataclass(frozen=True)
+class Evidences(FileJobs):
+    """What each fold's network says of the cases that it never saw: a job a case."""
+
+    cache_folder: Path
+    """The cache that the folds were trained on."""
+    base: Path
+    """The base, or bundle, that they were trained on."""
+    device: torch.device
+    """What computes."""
+    folds: Mapping[str, int]
+    """The fold that held a case out, by uuid, one fold's cases behind another's."""
+
+    def result(self, name: str) -> Path:
+        """A case's evidence, beside the run of its fold."""
+        return fold_folder(self.folder, self.folds[name]) / OUT_OF_FOLD / f"{name}.npz"
+
+    def begin(self) -> Callable[[str], None]:
+        """Predicts a case with its fold's network, which is kept for the next."""
+        cases = {case.facts.uuid: case for case in open_cache(self.cache_folder).cases}
+        networks = _Networks(self.folder, self.base, self.device)
+
+        def predict(name: str) -> None:
+            evidence = case_evidence(cases[name], networks.of(self.folds[name]))
+            _write_evidence(self.result(name), evidence, self.identity(self.folds[name]))
+
+        return predict
+
+    def identity(self, fold: int) -> str:
+        """All that a fold's evidence depends on."""
+        return json.dumps(
+            {
+                "code": code_version(),
+                "base": base_sha256(self.base),
+                "weights": files.sha256(fold_folder(self.folder, fold) / WEIGHTS),
+                "device": str(self.device),
+                "selection": asdict(SelectionConfig()),
+            }
+        )
+
+
+def _evidences(cache_folder: Path, base: Path, runs: Path, device: torch.device) -> Evidences:
+    """The jobs; evidence of other weights or of other code is removed."""
+    folders = trained_folds(runs)
+    folds = {
+        uuid: fold
+        for fold, folder in enumerate(folders)
+        for uuid in read_options(folder)["validation"]
+    }
+    places = runs.resolve(), tuple(folds), cache_folder.resolve(), base.resolve()
+    jobs = Evidences(*places, device, folds)
+    identities = [jobs.identity(fold) for fold in range(len(folders))]
+    for uuid, fold in folds.items():
+        path = jobs.result(uuid)
+        files.refuse_foreign_file(path, EVIDENCE_MARK, "what a network said of a case")
+        if path.is_file() and _identity_of(path) != identities[fold]:
+            path.unlink()
+    return jobs
+
+
 class _Networks:
     """The folds' networks on the device, one at a time."""
 
-    def __init__(self, folders: Sequence[Path], base: Path, device: torch.device) -> None:
-        self.folders, self.base, self.device = folders, base, device
+    def __init__(self, runs: Path, base: Path, device: torch.device) -> None:
+        self.runs, self.base, self.device = runs, base, device
         self._loaded: tuple[int, AbdomenNet] | None = None
 
     def of(self, fold: int) -> Sequence[AbdomenNet]:
         """The fold's network, its adapters merged."""
         if self._loaded is None or self._loaded[0] != fold:
             self._loaded = None
-            network = trained_network(self.folders[fold], self.base)[0].to(self.device)
+            network = trained_network(fold_folder(self.runs, fold), self.base)[0].to(self.device)
             merge_lora(network.trunk)
             self._loaded = fold, network
         return [self._loaded[1]]
@@ -156,44 +217,20 @@ def trained_network(folder: Path, base: Path) -> tuple[AbdomenNet, LoraConfig]:
     return network.eval().requires_grad_(False), lora
 
 
-def _fold_evidence(
-    cases: Sequence[CachedCase], fold: int, networks: _Networks
-) -> Iterator[Evidence]:
-    """What a fold's network says of its held-out cases, from the disk where it is known."""
-    folder = networks.folders[fold]
-    identity = json.dumps(
-        {
-            "code": code_version(),
-            "base": base_sha256(networks.base),
-            "weights": files.sha256(folder / WEIGHTS),
-            "device": str(networks.device),
-            "selection": asdict(SelectionConfig()),
-        }
-    )
-    with logging_redirect_tqdm():
-        for case in tqdm(cases, folder.name, unit="case", disable=not sys.stderr.isatty()):
-            path = folder / OUT_OF_FOLD / f"{case.facts.uuid}.npz"
-            files.refuse_foreign_file(path, EVIDENCE_MARK, "what a network said of a case")
-            evidence = _read_evidence(path, identity)
-            if evidence is None:
-                evidence = case_evidence(case, networks.of(fold))
-                _write_evidence(path, evidence, identity)
-            yield evidence
-
-
 def case_evidence(case: CachedCase, members: Sequence[AbdomenNet]) -> Evidence:
     """What networks that never saw a case say of it."""
     prediction = predict_case(members, case)
     return selection.evidence(prediction, tissue_of(case), SelectionConfig())
 
 
-def _read_evidence(path: Path, identity: str) -> Evidence | None:
-    """What an earlier run kept, if code, base, weights, device and options were the same."""
-    if not path.is_file():
-        return None
+def _identity_of(path: Path) -> str:
     with np.load(path) as arrays:
-        if str(arrays["identity"]) != identity:
-            return None
+        return str(arrays["identity"])
+
+
+def read_evidence(path: Path) -> Evidence:
+    """What an `Evidences` job wrote."""
+    with np.load(path) as arrays:
         return Evidence(arrays["quality"], arrays["goodness"], arrays["tissue"])
 
 

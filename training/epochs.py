@@ -38,7 +38,7 @@ class EpochBar(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Show an empty bar."""
-        # Processes side by side, see `one_a_gpu`, would write over one another's bars.
+        # Processes side by side would write over one another's bars.
         is_shown = sys.stderr.isatty() and "TQDM_DISABLE" not in os.environ
         number = trainer.current_epoch + 1
         total = trainer.num_training_batches

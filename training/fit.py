@@ -1,7 +1,7 @@
 """`fit`: one fold of adapters, decoder and quality head upon a frozen base, or all folds."""
 
-import logging
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,17 @@ import torch
 from acouslic.errors import InputError
 from acouslic.lora import add_lora
 from acouslic.network import AbdomenNet, NetworkConfig
+from dataset.backends import Backend, Needs, finish, gpu_count
 from dataset.cache import Cache, open_cache
 from dataset.folds import split
-from dataset.processes import one_a_gpu
+from dataset.jobs import FileJobs
 from training.base import base_sha256, load_base
 from training.module import AbdomenTraining
 from training.options import FitOptions, Machine
-from training.runs import run
+from training.runs import WEIGHTS, run
 
-log = logging.getLogger(__name__)
+# Set by hand: a ViT-L/14, its optimiser and what reads batches ahead.
+MEMORY_MIB = 8 * 1024
 
 
 def fold_folder(output: Path, fold: int) -> Path:
@@ -61,20 +63,53 @@ def fit(
     )
 
 
+@dataclass(frozen=True)
+class Folds(FileJobs):
+    """Every fold, a job each; a worker that takes over where another died goes on with its run."""
+
+    cache_folder: Path
+    """The training cache."""
+    base: Path
+    """The base, or a bundle, of which the trunk is taken."""
+    options: FitOptions
+    """What is fitted."""
+    machine: Machine
+    """What computes each."""
+
+    def result(self, name: str) -> Path:
+        """The weights, which are written last."""
+        return self.folder / name / WEIGHTS
+
+    def begin(self) -> Callable[[str], None]:
+        """Trains a fold, each on a network of its own."""
+        return self._train
+
+    def _train(self, name: str) -> None:
+        fold = self.names.index(name)
+        fit(self.cache_folder, self.base, self.folder, fold, self.options, self.machine)
+
+
 def fit_all(
-    cache_folder: Path, base: Path, output: Path, options: FitOptions, machine: Machine
+    cache_folder: Path,
+    base: Path,
+    output: Path,
+    options: FitOptions,
+    machine: Machine,
+    backend: Backend,
 ) -> None:
-    """Train all folds: side by side, one a GPU, where there are several; else in their order.
+    """Train all folds with a backend's workers: one a GPU, on CPUs one in all unless told.
 
     Args:
         cache_folder: the training cache.
         base: the folder of the base, or of a bundle, of which the trunk is taken.
         output: the folder of all folds' runs.
         options: what is fitted.
-        machine: what computes.
+        machine: what computes each.
+        backend: where.
 
     Raises:
-        InputError: see `fit`; or each fold is to be trained on several devices.
+        InputError: a fold failed, or is another run, see `fit`; or each is to be trained on several
+            devices.
     """
     if machine.devices * machine.num_nodes > 1:
         raise InputError(
@@ -82,24 +117,18 @@ def fit_all(
             found=f"--devices {machine.devices} --num-nodes {machine.num_nodes}",
             advice="train one fold after the other, or leave these options away",
         )
-    jobs = [(cache_folder, base, output, fold, options, machine) for fold in range(options.folds)]
-    gpus = 0 if machine.accelerator == "cpu" else gpu_count()
-    if gpus < 2:
-        for job in jobs:
-            fit(*job)
-        return
-    failed = [fold for fold, code in enumerate(one_a_gpu(fit, jobs, gpus)) if code]
-    if failed:
-        raise InputError(
-            expected=f"all {options.folds} folds trained",
-            found=f"folds {failed} failed, as told above",
-            advice="mend that and give the same command: what is finished is kept",
-        )
-
-
-def gpu_count() -> int:
-    """How many GPUs this process sees."""
-    return torch.cuda.device_count()
+    gpu = machine.accelerator == "gpu" or (machine.accelerator == "auto" and gpu_count() > 0)
+    if not gpu and backend.backend == "local" and backend.workers is None:
+        # One fold knows how to use all cores.
+        backend = replace(backend, workers=1)
+    names = tuple(fold_folder(output, fold).name for fold in range(options.folds))
+    folders = output.resolve(), names, cache_folder.resolve(), base.resolve()
+    folds = Folds(*folders, options, machine)
+    for fold, name in enumerate(names):
+        if folds.result(name).is_file():
+            # No job any more; this makes sure that it is the run that is asked for.
+            fit(cache_folder, base, output, fold, options, machine)
+    finish(folds, backend, Needs(gpu, MEMORY_MIB), "folds")
 
 
 def identity(
