@@ -10,9 +10,9 @@ usage: recipes/demo.sh [WORK [OPTION ...]]
   OPTION   more options of python -m training demo; a trial of minutes instead of hours, with useless weights:
            --cases 4 4 --epochs 1 1 --held-out 2 2 --steps-per-epoch 4
 
-Simulates 684 phantoms, trains a small trunk and a decoder on the anatomy of some, adapters and heads on the labels of
+Simulates 1,036 phantoms, trains a small trunk and a decoder on the anatomy of some, adapters and heads on the labels of
 others, and scores the bundle on the 20 phantoms of seed 3003. On two cores with avx512_bf16 and nothing else running it
-takes about two hours, calculated from what docs/training.md says was measured; without avx512_bf16 a multiple. What is
+takes about two hours, calculated from what docs/training.md says was measured; without avx512_bf16 days. What is
 finished is not done again: give the same command to go on where it was stopped. The shipped bundle in resources/demo is
 not touched, nor is it what this makes: it is older.
 TEXT

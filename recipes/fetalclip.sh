@@ -10,7 +10,7 @@ usage: recipes/fetalclip.sh DATASET FETALCLIP_WEIGHTS [WORK [OPTION ...]]
   FETALCLIP_WEIGHTS   FetalCLIP_weights.pt, from its authors' model page (numansaeed/fetalclip-model)
   WORK                folder for all that is made (default: fetalclip-work); about 15 GB
   OPTION              more options of python -m training fit; on a GPU of 16 GB:
-                      --batch-size 8 --accumulate 4 --checkpointing, and --precision fp16 on a T4
+                      --batch-size 8 --accumulate 4 --checkpointing
 
 Both files are downloaded by hand. Imports FetalCLIP's trunk, prepares the frames, trains five folds (one a GPU where
 there are several), judges every case by the fold that never saw it, packs the five as an ensemble, and runs it once

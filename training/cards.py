@@ -55,7 +55,7 @@ nothing for any pregnancy.**
 | base | small ViT, from scratch, {base_data["training"]} phantoms of seed {base_data["seed"]} |
 | adapters, heads | trained on {data["training"]} other phantoms, of seed {data["seed"]} |
 | members | {provenance["members"]}: mean of their mask logits and quality probabilities |
-| held-out phantoms | {figures["cases"]}, of both seeds; they chose the trunk's last epoch |
+| held-out phantoms | {figures["cases"]} |
 | choice of the frame | {figures["column"]} |
 | phantom figures on those | {_listed(honest)} |
 | what answers say of themselves | fitted to those by code {figures["code"]} |

@@ -91,8 +91,9 @@ class Recipe:
 class Machine:
     """What a run uses. Only rounding depends on it, and on devices x nodes a step's batch."""
 
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """Numbers that most of a pass is computed in; a T4 knows no bf16."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Numbers that most of a pass is computed in; auto: bf16 where the hardware has it, else fp16
+    on a GPU (a T4) and fp32 on a processor."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """What computes; auto takes a GPU where there is one."""
     devices: int = 1

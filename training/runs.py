@@ -39,6 +39,7 @@ from training.epochs import EpochBar, EpochReport
 from training.history import SCORE, best_row, read_history
 from training.module import FrameTraining
 from training.options import Machine
+from training.precision import fastest
 
 OPTIONS = "options.json"
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -161,12 +162,15 @@ def _trainer(
         if importlib.util.find_spec("tensorboard") is None:
             raise ModuleNotFoundError(name="tensorboard")
         logger = TensorBoardLogger(folder, name=None, version=TENSORBOARD)
+    precision = machine.precision
+    if precision == "auto":
+        precision = fastest(machine.accelerator)
     return lightning.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
         num_nodes=machine.num_nodes,
         strategy="ddp" if machine.devices * machine.num_nodes > 1 else "auto",
-        precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]
         max_epochs=epochs,
         accumulate_grad_batches=module.recipe.accumulate,
         gradient_clip_val=module.recipe.clip_norm,
