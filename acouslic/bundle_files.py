@@ -146,7 +146,7 @@ class BundleFolder:
 
     def _bytes(self, name: str, limit: int) -> bytes:
         try:
-            return files.read_regular(self.path / name, limit)
+            return files.read_regular(self.path / name, limit, follow=False)
         except (OSError, ValueError) as error:
             raise BundleError(
                 expected=f"a file {name} in {self.path}",

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import secrets
@@ -30,6 +31,8 @@ from acouslic.errors import InputError, OutputError
 KEPT_NAMES = ("README.md", ".gitignore")
 # A list of 10,000 jobs has some 30 MB.
 _MOST_JSON_BYTES = 1 << 26
+# As much of a wrong text is told as fits a line beside the rest.
+_SHOWN = 60
 # What a text begins with that a spreadsheet takes for a formula (OWASP, CSV injection).
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -42,75 +45,118 @@ _TOKEN_BYTES = 4
 _LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}(?:{_PARTIAL}|{_ASIDE})")
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading, if it is a plain one: a pipe would wait, a device never end.
+def open_regular(path: Path, *, follow: bool = True) -> BufferedReader:
+    """Open a plain file for reading: a pipe would wait, a device never end.
 
-    Raises:
-        InputError: it is none, or cannot be opened.
-    """
-    try:
-        return _open_plain(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except ValueError as error:
-        raise InputError(
-            expected=f"a plain file {path}", found=str(error), advice="give the file itself"
-        ) from error
-
-
-def _open_plain(path: Path, flags: int = 0) -> BufferedReader:
-    """Open a file for reading, unless it is none that one can read to its end.
+    Args:
+        path: the file.
+        follow: whether it may be a link.
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is a folder, a pipe or a device.
+        ValueError: it is a folder, a pipe or a device, or a link that is not to be followed.
     """
+    if not follow and path.is_symlink():
+        raise ValueError("a link")
     # Opening a pipe would wait for somebody who writes to it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ValueError("no plain file, but a folder, a pipe or a device")
     return open(descriptor, "rb")
 
 
-def unreadable(path: Path, error: OSError) -> InputError:
-    """What to tell the user when the system refuses to read a file."""
+def read_regular(path: Path, most_bytes: int, *, follow: bool = True) -> bytes:
+    """Read a plain file whole.
+
+    Args:
+        path: the file.
+        most_bytes: a longer one is refused.
+        follow: whether it may be a link.
+
+    Raises:
+        OSError: it cannot be opened or read.
+        ValueError: see `open_regular`, or it is too long.
+    """
+    with open_regular(path, follow=follow) as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        if n_bytes > most_bytes:
+            raise ValueError(f"{n_bytes:,} bytes, more than {most_bytes:,}")
+        return file.read(n_bytes)
+
+
+def unreadable(path: Path, error: OSError | ValueError) -> InputError:
+    """What to tell the user where a file cannot be read, or is no plain one."""
+    if isinstance(error, OSError):
+        return InputError(
+            expected=f"a file {path} that can be read",
+            found=error.strerror or str(error),
+            advice="see that it is there and may be read by the user that runs this",
+        )
     return InputError(
-        expected=f"a file {path} that can be read",
-        found=error.strerror or str(error),
-        advice="see that it is there and may be read by the user that runs this",
+        expected=f"a plain file {path}", found=str(error), advice="give the file itself"
     )
 
 
+def parse_json(data: bytes) -> Any:
+    """Parse strict JSON in UTF-8, which may come from anybody.
+
+    Raises:
+        ValueError: it is none, too deep, has a key twice, or a number that is not finite.
+    """
+    try:
+        return json.loads(
+            data.decode(),
+            object_pairs_hook=_without_twins,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
+    except RecursionError:
+        raise ValueError("too many brackets inside each other") from None
+
+
 def read_json(path: Path, *, most_bytes: int = _MOST_JSON_BYTES) -> Any:
-    """Read strict JSON, which may come from anybody.
+    """Read strict JSON, see `parse_json`.
 
     Args:
         path: the file.
         most_bytes: what is longer is not read.
 
     Raises:
-        InputError: it is no regular file, cannot be read, or holds no such JSON.
+        InputError: it is no plain file, cannot be read, or holds no such JSON.
     """
     try:
-        with open_regular(path) as file:
-            data = file.read(most_bytes + 1)
-        if len(data) > most_bytes:
-            raise ValueError(f"more than {most_bytes} bytes")
-        return json.loads(data, parse_constant=_refuse_constant)
+        return parse_json(read_regular(path, most_bytes))
     except OSError as error:
         raise unreadable(path, error) from error
-    except RecursionError:
-        problem = "values that are nested too deeply"
     except ValueError as error:
-        problem = str(error)
-    raise InputError(
-        expected=f"strict JSON in {path}", found=problem, advice="give the file as it was written"
-    )
+        raise InputError(
+            expected=f"strict JSON in {path}",
+            found=str(error),
+            advice="give the file as it was written",
+        ) from error
+
+
+def _without_twins(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"key {key[:_SHOWN]!r} twice")
+        values[key] = value
+    return values
 
 
 def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant}, which is no JSON")
+    raise ValueError(f"{constant}, which is not JSON")
+
+
+def _finite(digits: str) -> float:
+    """A number; one beyond double precision would be read as infinite."""
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:_SHOWN]}, which no double-precision number holds")
+    return value
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -136,26 +182,6 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
         ValueError: a number is not finite, which JSON cannot hold.
     """
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
-
-
-def read_regular(path: Path, limit_bytes: int) -> bytes:
-    """Read a plain file whole, without waiting for what is none.
-
-    Args:
-        path: the file.
-        limit_bytes: a longer one is refused.
-
-    Raises:
-        OSError: there is no such file, or it cannot be read.
-        ValueError: it is a link, a folder, a pipe or a device, or too long.
-    """
-    if path.is_symlink():
-        raise ValueError("a link")
-    with _open_plain(path, os.O_NOFOLLOW) as file:
-        n_bytes = os.fstat(file.fileno()).st_size
-        if n_bytes > limit_bytes:
-            raise ValueError(f"{n_bytes:,} bytes, more than {limit_bytes:,}")
-        return file.read(n_bytes)
 
 
 def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:

@@ -189,7 +189,11 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
             found=ascii(path.name),
             advice="give the file as the challenge distributes it",
         )
-    with files.open_regular(path) as file:
+    try:
+        file = files.open_regular(path)
+    except (OSError, ValueError) as error:
+        raise files.unreadable(path, error) from error
+    with file:
         try:
             yield file
         except OSError as error:

@@ -117,16 +117,17 @@ def read_inputs(path: Path) -> tuple[Path, str | None]:
 
 
 def _parse_inputs(path: Path) -> list[_Input]:
-    if not path.is_file() or path.stat().st_size > MOST_INPUTS_BYTES:
-        raise _malformed(path, f"no file of at most {MOST_INPUTS_BYTES} bytes")
     try:
-        return TypeAdapter(list[_Input]).validate_json(path.read_bytes())
+        values = files.parse_json(files.read_regular(path, MOST_INPUTS_BYTES))
+        return TypeAdapter(list[_Input]).validate_python(values)
     except OSError as error:
         raise _malformed(path, f"one that cannot be read ({error.strerror})") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
         raise _malformed(path, f"another form ({place}: {first['msg']})") from error
+    except ValueError as error:
+        raise _malformed(path, f"another form ({error})") from error
 
 
 def _malformed(path: Path, found: str) -> InputError:

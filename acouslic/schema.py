@@ -4,11 +4,12 @@ What a value may be stands with its field, in the annotations of the dataclass t
 """
 
 import json
-from collections.abc import Iterable
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from acouslic import files
 
 T = TypeVar("T")
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -17,17 +18,12 @@ _SHOWN = 60
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Parse a JSON object in UTF-8.
+    """Parse a JSON object, see `files.parse_json`.
 
     Raises:
-        ValueError: it is no strict JSON, no object, too deep, or has a key twice.
+        ValueError: it is no strict JSON, or no object.
     """
-    try:
-        values = json.loads(
-            data.decode(), object_pairs_hook=_without_twins, parse_constant=_refuse_constant
-        )
-    except RecursionError:
-        raise ValueError("too many brackets inside each other") from None
+    values = files.parse_json(data)
     if not isinstance(values, dict):
         raise ValueError("no object")
     return values
@@ -67,16 +63,3 @@ def _first_line(error: ValidationError) -> str:
     shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
     more = f", and {len(others)} more" if others else ""
     return f"{place or 'the whole'}: {first['msg']}, not {shown}{more}"
-
-
-def _without_twins(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise ValueError(f"key {key[:_SHOWN]!r} twice")
-        values[key] = value
-    return values
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name}, which is not JSON")

@@ -301,8 +301,8 @@ def test_what_was_hashed_is_what_is_used(
     path = tiny_bundle / "member_0.safetensors"
     times = []
 
-    def read_then_swap(file: Path, limit: int) -> bytes:
-        data = read(file, limit)
+    def read_then_swap(file: Path, limit: int, *, follow: bool) -> bytes:
+        data = read(file, limit, follow=follow)
         times.append(file.name)
         if file == path:
             other = {name: tensor + 1 for name, tensor in load_file(path).items()}

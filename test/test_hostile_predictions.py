@@ -224,8 +224,28 @@ def test_json_longer_than_its_limit_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps("a" * 100))
     assert files.read_json(path, most_bytes=102) == "a" * 100
-    with pytest.raises(InputError, match="more than 101 bytes"):
+    with pytest.raises(InputError, match="more than 101"):
         files.read_json(path, most_bytes=101)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "key 'c' twice"),
+        ("[1, NaN]", "NaN, which is not JSON"),
+        ("[1, 1e999]", "1e999, which no double-precision number holds"),
+        ("[" * 100_000, "too many brackets"),
+        ("9" * 5000, "digits"),
+        ("{} {}", "Extra data"),
+    ],
+)
+def test_json_that_readers_take_differently_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        files.read_json(path)
 
 
 def test_a_table_has_no_formulas_and_its_numbers_stay(tmp_path: Path) -> None:
