@@ -1,4 +1,5 @@
-# The algorithm's container for grand-challenge.org, a stage an interface: exec and invoke. ./build.sh chooses.
+# The containers for grand-challenge.org: the algorithm's, a stage an interface (exec and invoke), and the one with
+# which organisers score it (evaluation). ./build.sh chooses.
 # CUDA 12.6 is what the platform's T4 machines need.
 FROM pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime AS common
 
@@ -80,6 +81,47 @@ USER 10001
 RUN python -c "import app, fastapi, uvicorn"
 EXPOSE 4743
 ENTRYPOINT ["python", "app.py"]
+
+
+# Scores a submission, for organisers: no torch, so it stands on a base of its own, a fraction of the other's size.
+FROM python:3.11-slim-bookworm AS evaluation
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONUTF8=1 \
+    PYTHONDONTWRITEBYTECODE=1
+
+RUN groupadd --gid 10001 user \
+    && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /tmp user
+
+WORKDIR /opt/app
+
+COPY requirements-dev.txt ./
+RUN awk '/^[a-z]/ { wanted = /^(annotated-types|cloudpickle|grand-challenge-metrics|isal|joblib|narwhals|numpy)==/ || \
+        /^(opencv-python-headless|pydantic|pydantic-core|scikit-learn|scipy|simpleitk|threadpoolctl|tqdm)==/ || \
+        /^(typing-extensions|typing-inspection)==/ } wanted' \
+        requirements-dev.txt >/tmp/requirements.txt \
+    && python -m pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --no-deps \
+        --require-hashes --requirement /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
+
+COPY evaluate.py ./
+COPY acouslic ./acouslic
+COPY dataset ./dataset
+COPY evaluation ./evaluation
+RUN chmod -R a+rX .
+
+USER 10001
+RUN python -c "import evaluation.platform" && python evaluate.py --help >/dev/null
+
+ARG VERSION=unknown
+ARG REVISION=unknown
+ENV ACOUSLIC_REVISION=$REVISION
+LABEL org.opencontainers.image.title="acouslic-evaluation" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION \
+      org.grand-challenge.api-method="exec"
+ENTRYPOINT ["python", "evaluate.py"]
 
 
 # What `docker build .` makes where no stage is named: the challenge's kind.

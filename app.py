@@ -1,16 +1,14 @@
 """Answer cases as the platform asks for them over HTTP: one server, its weights loaded once."""
 
 import argparse
-import logging
-import sys
 from collections.abc import Callable
 
 from acouslic.command import (
     add_platform_options,
     add_shared_options,
-    exit_code,
     fails_soft,
     load_model,
+    run_entry_point,
 )
 from acouslic.server import PORT, listen, serve
 from acouslic.stopping import leave
@@ -18,20 +16,13 @@ from acouslic.stopping import leave
 
 def main() -> int:
     """Run the server and return its exit code: 0 after a signal between two cases."""
-    options = parse_arguments()
-    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(name)s: %(message)s", level="INFO")
-    return exit_code(lambda: run(options))
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The options; a wrong one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_platform_options(parser)
     parser.add_argument(
         "--port", type=int, default=PORT, help="where it listens (default: %(default)s)"
     )
     add_shared_options(parser)
-    return parser.parse_args()
+    return run_entry_point(parser, run)
 
 
 def run(options: argparse.Namespace) -> None:

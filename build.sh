@@ -5,30 +5,23 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
   cat <<'TEXT'
-usage: ./build.sh [--api exec|invoke]
+usage: ./build.sh [--api exec|invoke | --evaluation]
 
   --api exec     runs once a case (default: what ACOUSLIC-AI asks for)
   --api invoke   a web server that answers many cases
+  --evaluation   what scores a submission, for organisers
 
-  IMAGE                the image's name (default: acouslic, or acouslic-invoke)
+  IMAGE                the image's name (default: acouslic, acouslic-invoke or acouslic-evaluation)
   BUNDLE_ID            the only bundle that the image shall take, such as acouslic-demo-1471c1b8b781 (default: any)
   DOCKER_BUILD_FLAGS   more flags for `docker build`, such as `--network host` behind a proxy
 TEXT
 }
 
-api="exec"
-case "${1:-}" in
-  '') ;;
-  --api)
-    [ $# -eq 2 ] || { usage >&2; exit 2; }
-    api=$2
-    ;;
+case "$*" in
+  '' | '--api exec') stage="exec" default_image=acouslic ;;
+  '--api invoke') stage=invoke default_image=acouslic-invoke ;;
+  --evaluation) stage=evaluation default_image=acouslic-evaluation ;;
   --help | -h) usage; exit ;;
-  *) usage >&2; exit 2 ;;
-esac
-case "$api" in
-  exec) default_image=acouslic ;;
-  invoke) default_image=acouslic-invoke ;;
   *) usage >&2; exit 2 ;;
 esac
 
@@ -50,7 +43,7 @@ flags=()
 # shellcheck disable=SC2206 # several flags in one variable
 flags+=(${DOCKER_BUILD_FLAGS:-})
 
-docker build --target "$api" "${flags[@]+"${flags[@]}"}" \
+docker build --target "$stage" "${flags[@]+"${flags[@]}"}" \
   --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' acouslic/__init__.py)" \
   --build-arg "REVISION=$(revision)" \
   --build-arg "BUNDLE_ID=${BUNDLE_ID:-}" \

@@ -1,31 +1,23 @@
 """Measure one stack as the platform asks for it: the best frame, its mask, the circumference."""
 
 import argparse
-import logging
 import sys
 
 from acouslic.command import (
     add_platform_options,
     add_shared_options,
-    exit_code,
     fails_soft,
     load_model,
+    run_entry_point,
 )
 
 
 def main() -> int:
     """Run the command and return its exit code: 0, 1 after an error, 130 after Ctrl-C."""
-    options = parse_arguments()
-    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(name)s: %(message)s", level="INFO")
-    return exit_code(lambda: run(options))
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The options; a wrong one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_platform_options(parser)
     add_shared_options(parser)
-    return parser.parse_args()
+    return run_entry_point(parser, run)
 
 
 def run(options: argparse.Namespace) -> None:

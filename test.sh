@@ -13,16 +13,18 @@ usage() {
   cat <<'TEXT'
 usage: ./test.sh [--local] [--api exec|invoke] [--model DIR]
        ./test.sh --exported DIR
+       ./test.sh [--local] --evaluation
 
   --local         the entry point in a virtual environment instead of the container
                   (chosen by itself where no Docker engine answers)
+  --evaluation    what organisers score with: it scores the answer that test.sh left before, on a phantom
   --api exec      a process a case (default)
   --api invoke    a server, which is asked for the case twice
   --model DIR     the bundle of weights (default: model; where that is empty, the demo weights are asked
                   for with --demo, which mean nothing for patients)
   --exported DIR  what ./export.sh wrote: its archive is loaded and answers with its weights; nothing is built
 
-  IMAGE              the image's name (default: acouslic, or acouslic-invoke)
+  IMAGE              the image's name (default: acouslic, acouslic-invoke or acouslic-evaluation)
   DOCKER_RUN_FLAGS   more flags for `docker run`, such as `--memory 4g --memory-swap 4g`
   DOCKER_BUILD_FLAGS, PYTHON: see ./build.sh --help and ./venv.sh --help
 
@@ -42,9 +44,11 @@ parse_arguments() {
   api="exec"
   model=
   exported=
+  evaluation=no
   while [ $# -gt 0 ]; do
     case "$1" in
       --local) where=local ;;
+      --evaluation) evaluation=yes ;;
       --api)
         need_value $#
         api=$2
@@ -88,8 +92,13 @@ choose_place() {
 prepare() {
   image=${IMAGE:-acouslic}
   [ "$api" = exec ] || image=${IMAGE:-acouslic-invoke}
+  [ "$evaluation" = no ] || image=${IMAGE:-acouslic-evaluation}
   if [ -n "$exported" ]; then
     load_export
+  elif [ "$evaluation" = yes ] && [ "$where" = container ]; then
+    ./build.sh --evaluation
+  elif [ "$evaluation" = yes ]; then
+    ./venv.sh requirements-dev.txt
   elif [ "$where" = container ]; then
     ./build.sh --api "$api"
   elif [ "$api" = exec ]; then
@@ -178,17 +187,20 @@ run_in_container() {
   [ ${#entrypoint[@]} -gt 0 ] || fail "image $image has no entry point"
   if docker info --format '{{json .Runtimes}}' | grep -q '"nvidia"'; then flags+=(--gpus all); fi
   say "GPU: ${flags[*]:-none, as the engine has no nvidia runtime}"
-  # shellcheck disable=SC2206 # several flags in one variable
-  flags+=(${DOCKER_RUN_FLAGS:-})
-  docker run --rm "$@" \
-    --read-only --cap-drop ALL --security-opt no-new-privileges \
-    --memory "${memory_gib}g" --memory-swap "${memory_gib}g" --ulimit "data=$((data_limit_gib << 30))" \
-    --shm-size 64m --tmpfs /tmp \
-    --volume "$PWD/$input:/input:ro" --volume "$PWD/test/output:/output" \
+  run_under_limits "$@" --volume "$PWD/$input:/input:ro" --volume "$PWD/test/output:/output" \
     --volume "$PWD/test/preview:/preview" --volume "$model:/opt/ml/model:ro" \
-    --volume "$PWD/test/tools/measured.py:/measured.py:ro" "${flags[@]+"${flags[@]}"}" \
+    "${flags[@]+"${flags[@]}"}" \
     --entrypoint python "$image" /measured.py -- "${entrypoint[@]}" --preview /preview/preview.png \
     "${demo[@]+"${demo[@]}"}"
+}
+
+# `docker run` with what is the same for every container of the platform.
+run_under_limits() {
+  local more=()
+  read -ra more <<<"${DOCKER_RUN_FLAGS:-}"
+  docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges \
+    --memory "${memory_gib}g" --memory-swap "${memory_gib}g" --ulimit "data=$((data_limit_gib << 30))" \
+    --shm-size 64m --tmpfs /tmp --volume "$PWD/test/tools/measured.py:/measured.py:ro" "${more[@]+"${more[@]}"}" "$@"
 }
 
 # A server on a network without outside, and beside it who plays the platform.
@@ -240,6 +252,26 @@ validate() {
   python_tool test/tools/validate_output.py --input "$input" --output test/output "${truth[@]+"${truth[@]}"}"
 }
 
+# What the platform makes of a submission's answers, the organisers' container on it, and its figures checked.
+evaluate() {
+  local tool=test/tools/evaluation_input.py folder=test/evaluation
+  [ -f test/output/fetal-abdomen-frame-number.json ] && [ -d test/truth ] ||
+    fail "expected an answer in test/output and its truth in test/truth; found none; run ./test.sh on a phantom first"
+  say "evaluation ($where)"
+  rm -rf "$folder" 2>/dev/null || fail "expected to remove the old $folder; found no right to; remove it"
+  python_tool "$tool" make --input "$input" --answer test/output --truth test/truth "$folder"
+  chmod 777 "$folder/output"
+  if [ "$where" = local ]; then
+    .venv/bin/python test/tools/measured.py -- .venv/bin/python evaluate.py \
+      --input "$folder/input" --ground-truth "$folder/ground_truth" --output "$folder/output"
+  else
+    run_under_limits --network none --volume "$PWD/$folder/input:/input:ro" \
+      --volume "$PWD/$folder/ground_truth:/opt/ml/input/data/ground_truth:ro" --volume "$PWD/$folder/output:/output" \
+      --entrypoint python "$image" /measured.py -- python evaluate.py
+  fi
+  python_tool "$tool" check "$folder"
+}
+
 clean_up() {
   if [ -n "${server:-}" ]; then kill -TERM "$server" 2>/dev/null || true; fi
   if [ -n "${network:-}" ]; then
@@ -255,6 +287,12 @@ choose_place
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 prepare
+if [ "$evaluation" = yes ]; then
+  find_stack
+  evaluate
+  say "passed ($where)"
+  exit
+fi
 choose_model
 find_stack
 trap clean_up EXIT

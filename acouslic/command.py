@@ -24,8 +24,9 @@ DEMO_BUNDLE = Path(__file__).resolve().parents[1] / "resources" / "demo"
 # In the environment: whether the demo weights are asked for, whether an odd stack is answered all
 # the same, and the only bundle that may answer.
 DEMO, FAIL_SOFT, BOUND = "ACOUSLIC_DEMO", "ACOUSLIC_FAIL_SOFT", "ACOUSLIC_BUNDLE_ID"
-# The platform's own folders.
+# The platform's own folders. The last one is a phase's, for the container that scores.
 INPUT, OUTPUT, MODEL = Path("/input"), Path("/output"), Path("/opt/ml/model")
+GROUND_TRUTH = Path("/opt/ml/input/data/ground_truth")
 # Whoever sends SIGTERM sends SIGKILL some seconds later; 2 s are promised.
 GRACE_S = 1.5
 WHOLE = "nothing is half written"
@@ -93,6 +94,11 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
         "that says why, in place of an error (default: what ACOUSLIC_FAIL_SOFT says: 1 in the "
         "image, else 0)",
     )
+    add_version_option(parser)
+
+
+def add_version_option(parser: argparse.ArgumentParser) -> None:
+    """Add --version."""
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="print version and git revision, and exit"
     )
@@ -104,6 +110,20 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_values: object) -> None:
         print(version_line())
         parser.exit()
+
+
+def run_entry_point(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], object]
+) -> int:
+    """Run a container's entry point with its options, and log to stdout.
+
+    Returns:
+        The exit code, see `exit_code`. A wrong option ends the process here, with code 2.
+    """
+    options = parser.parse_args()
+    # The last line of stderr is what the platform tells whoever submitted.
+    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(name)s: %(message)s", level="INFO")
+    return exit_code(lambda: run(options))
 
 
 def exit_code(run: Callable[[], object]) -> int:

@@ -249,6 +249,65 @@ def job(key: str, case: str, socket: str) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def submission(tmp_path: Path) -> Path:
+    """What the platform hands to the organisers' container, but for the truth."""
+    jobs = []
+    for number, case in enumerate(CASES):
+        write_answer(tmp_path / "input" / f"pk-{number}" / "output", CHOSEN[case])
+        jobs.append(job(f"pk-{number}", case, "socket"))
+    (tmp_path / "input" / "predictions.json").write_text(json.dumps(jobs))
+    (tmp_path / "output").mkdir()
+    return tmp_path
+
+
+def evaluate(submission: Path, truth: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    folders = ("--input", submission / "input", "--ground-truth", truth)
+    command = [sys.executable, ROOT / "evaluate.py", *folders, "--output", submission / "output"]
+    return subprocess.run([*command, *more], capture_output=True, text=True, cwd=submission)
+
+
+def test_the_organisers_container_gives_the_same_totals_and_tells_no_truth(
+    submission: Path, ground_truth: Path, scored: Path, tmp_path: Path
+) -> None:
+    truth = tmp_path / "truth"
+    shutil.copytree(ground_truth, truth)
+    with (truth / "subjects.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("uuid", "subject_id"), *SUBJECTS.items()])
+    done = evaluate(submission, truth)
+    assert (done.returncode, done.stderr) == (0, "")
+    totals, known = metrics_of(submission / "output"), metrics_of(scored)
+    keys = (*AVERAGED_KEYS, "score")
+    assert totals.keys() == {*keys, "cases", "warnings"}
+    assert all(totals[key] == known[key] for key in keys)
+    assert (totals["cases"], totals["warnings"]) == (3, len(known["warnings"]))
+    assert [path.name for path in (submission / "output").iterdir()] == ["metrics.json"]
+    assert not any(case in json.dumps(totals) for case in CASES)
+
+
+def test_the_organisers_container_takes_the_field_of_view_beside_the_truth(
+    submission: Path, ground_truth: Path, tmp_path: Path
+) -> None:
+    truth = tmp_path / "truth"
+    shutil.copytree(ground_truth, truth)
+    write_volume(truth / "fov_mask.mha", np.zeros(FRAME_SHAPE, np.uint8))
+    assert evaluate(submission, truth).returncode == 0
+    assert metrics_of(submission / "output")["DiceCoefficientSoft"]["mean"] == 0
+
+
+def test_the_organisers_container_stops_at_a_broken_answer_and_leaves_no_old_totals(
+    submission: Path, ground_truth: Path
+) -> None:
+    (submission / "output" / "metrics.json").write_text("{}")
+    (submission / "input" / "pk-1" / "output" / "fetal-abdomen-frame-number.json").write_text("NaN")
+    done = evaluate(submission, ground_truth)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "case-b" in done.stderr
+    assert not list((submission / "output").iterdir())
+    assert evaluate(submission, ground_truth, "--allow-missing").returncode == 0
+    assert metrics_of(submission / "output")["cases"] == 3
+
+
 def test_two_jobs_for_one_case_are_refused(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,7 +135,7 @@ def distribution_requirements(name: str) -> list[str]:
 
 
 def test_image_takes_the_pins_less_the_bases_own_and_what_nothing_imports() -> None:
-    shipped, served = re.findall(r"awk '([^']+)'", read("Dockerfile"))
+    shipped, served, _ = re.findall(r"awk '([^']+)'", read("Dockerfile"))
     packages = pins("requirements.txt")
     wanted = [name for name in packages if not re.match(rf"{FROM_THE_BASE}|{UNUSED}", name)]
     assert len(packages) - len(wanted) >= 25
@@ -148,6 +148,35 @@ def test_image_takes_the_pins_less_the_bases_own_and_what_nothing_imports() -> N
     assert taken_by(served, "requirements-invoke.txt") == [
         line for name in server for line in packages[name]
     ]
+
+
+def test_the_evaluators_image_takes_what_scoring_needs_and_nothing_else() -> None:
+    *_, scoring = re.findall(r"awk '([^']+)'", read("Dockerfile"))
+    packages = pins("requirements-dev.txt")
+    needed: set[str] = set()
+    waiting = [
+        "grand-challenge-metrics",
+        "isal",
+        "joblib",
+        "opencv-python-headless",
+        "pydantic",
+        "scikit-learn",
+        "simpleitk",
+        "tqdm",
+    ]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            given = [text.partition(";") for text in importlib.metadata.requires(name) or ()]
+            elsewhere = ("extra", "Windows", "python_version")
+            waiting += [
+                canonical(re.split(r"[\[<>=!~ ]", text)[0])
+                for text, _, marker in given
+                if not any(word in marker for word in elsewhere)
+            ]
+    taken = taken_by(scoring, "requirements-dev.txt")
+    assert taken == [line for name in packages if name in needed for line in packages[name]]
 
 
 def taken_by(program: str, file: str) -> list[str]:

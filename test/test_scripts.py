@@ -34,6 +34,7 @@ COPIED = (
     "requirements-invoke.txt",
     "requirements-dev.txt",
     "requirements-platform.txt",
+    "test/tools/evaluation_input.py",
     "test/tools/measured.py",
     "test/tools/play.py",
     "test/tools/validate_output.py",
@@ -144,6 +145,26 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(500 if failed else 201)
         self.end_headers()
 HTTPServer(("127.0.0.1", options.port), Handler).serve_forever()
+"""
+
+
+# Finds the answer by the list of jobs and its truth by the stack's name, and gives it full marks.
+FAKE_EVALUATE = """
+import json, os, sys
+from pathlib import Path
+options = dict(zip(sys.argv[1::2], map(Path, sys.argv[2::2])))
+(job,) = json.loads((options["--input"] / "predictions.json").read_text())
+places = [output["socket"]["relative_path"] for output in job["outputs"]]
+assert all((options["--input"] / job["pk"] / "output" / place).exists() for place in places)
+name = job["inputs"][0]["image"]["name"]
+truth = options["--ground-truth"] / Path(name).stem
+assert (truth / "fetal_abdomen_stacked_masks" / name).is_file()
+references = json.loads((truth / "fetal_abdominal_circumference.json").read_text())
+assert references["sweep_3_ac_mm"] == 215.0 and references["sweep_1_ac_mm"] is None
+told = json.loads(os.environ["TOLD"])
+total = {"mean": 1.0, "std": float(told.get("std", 0))}
+metrics = {"score": total, "wfss": total, "nae_circumference": total, "cases": 1}
+(options["--output"] / "metrics.json").write_text(json.dumps(metrics | {"case": told.get("case")}))
 """
 
 
@@ -383,6 +404,11 @@ class TestBuild:
         assert "--tag acouslic-invoke .\n" in project.log
         assert project.run("build.sh", "--api", "web").code == 2
 
+    def test_builds_what_organisers_score_with(self, project: Project) -> None:
+        assert project.run("build.sh", "--evaluation").code == 0
+        assert "docker build --target evaluation --build-arg" in project.log
+        assert "--tag acouslic-evaluation .\n" in project.log
+
     def test_tells_the_image_which_revision_it_holds(self, project: Project) -> None:
         def git(*arguments: str) -> str:
             identity = ("-c", "user.name=n", "-c", "user.email=e")
@@ -472,6 +498,27 @@ class TestTest:
             assert result.code == 0, result.err
             assert "/health: 200 after" in result.out
             assert "/invoke 2: 201 in" in result.out
+            assert result.out.endswith("passed (local)\n")
+
+    @pytest.mark.parametrize("told", [{}, {"std": "NaN"}, {"case": "p"}], ids=str)
+    def test_the_answer_is_scored_as_organisers_do(
+        self, project: Project, told: dict[str, str]
+    ) -> None:
+        files = [f"requirements{kind}.txt" for kind in ("", "-invoke", "-dev")]
+        stamp = project.root / ".venv/installed-requirements-dev.txt"
+        stamp.write_text("".join((project.root / file).read_text() for file in files))
+        (project.root / "evaluate.py").write_text(FAKE_EVALUATE)
+        result = project.run(*LOCAL, "--evaluation")
+        assert result.code == 1
+        assert "found none; run ./test.sh on a phantom first" in result.err
+        project.run(*LOCAL)
+        result = project.run(*LOCAL, "--evaluation", TOLD=json.dumps(told))
+        if told:
+            assert result.code == 1
+            assert "expected finite totals of one case that is not named" in result.err
+        else:
+            assert result.code == 0, result.err
+            assert "score 1.0000, wfss 1.0000" in result.out
             assert result.out.endswith("passed (local)\n")
 
     def test_a_try_out_pack_is_taken_where_it_is(self, project: Project) -> None:
