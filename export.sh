@@ -11,7 +11,8 @@ usage: ./export.sh [--api exec|invoke] [--demo] [FOLDER]
   --demo    pack the demo bundle, which is trained on simulated images, where model/ holds no bundle
   FOLDER    where the files go (default: export)
 
-  IMAGE     the image's name (default: acouslic, or acouslic-invoke)
+  IMAGE      the image's name (default: acouslic, or acouslic-invoke)
+  BUNDLE_ID  binds the image to one bundle, see ./build.sh --help; another one than the packed one fails
 
 Builds the image, and writes acouslic.tar.gz (the image), model.tar.gz (the weights, for /opt/ml/model), a .sha256
 beside each, two bills of materials (CycloneDX), and checks.tsv: every check with pass or fail and its figure. One

@@ -63,6 +63,7 @@ _VALUES_LEFT = _COLUMN_LEFT + 150
 _VALUES_WIDTH = WIDTH - _MARGIN - _VALUES_LEFT
 _ROW_HEIGHT = 46
 _SIMULATED_HEIGHT = 54
+_GUESS_HEIGHT = 80
 _PLOT_GAP = 20
 _PLOT_HEADROOM = 10
 _PLOT_WIDTH = (WIDTH - 2 * _MARGIN - (SWEEPS - 1) * _PLOT_GAP) / SWEEPS
@@ -89,6 +90,7 @@ _UNDER_ANSWER: Colour = (24, 66, 70)
 _WARNING: Colour = (255, 190, 70)
 
 _SIMULATED = "SIMULATED WEIGHTS - means nothing for patients"
+_GUESS = "NOT MEASURED - frame, outline and circumference are a guess"
 # Shapes are drawn so many times larger and averaged; text is not, as it is sharper so.
 _OVERSAMPLING = 2
 # OpenCV takes coordinates as integers, in 2**-6 of a pixel here.
@@ -121,6 +123,8 @@ def write_preview(
     canvas = _Canvas()
     _draw_frame(canvas, stack, measurement)
     _draw_figures(canvas, stack, measurement, bundle_id)
+    if measurement.not_measured is not None:
+        _draw_guess(canvas, measurement.not_measured)
     if simulated:
         _draw_warning(canvas)
     for sweep, frames in enumerate(sweep_slices(len(stack.frames))):
@@ -348,19 +352,24 @@ def _draw_figures(canvas: _Canvas, stack: Stack, measurement: Measurement, bundl
     canvas.text((left, top + 14), "Case", 18, _QUIET)
     canvas.text((left, top + 46), stack.name, 24, _WHITE, width=width)
     canvas.rectangle(Box(left, top + 70, width, 1), _RULE)
-    canvas.text((left, top + 112), "Abdominal circumference", 18, _QUIET)
-    _draw_circumference(canvas, (left, top + 222), measurement.ac_mm)
+    is_guess = measurement.not_measured is not None
+    heading = "Abdominal circumference" + (", a guess" if is_guess else "")
+    canvas.text((left, top + 112), heading, 18, _WARNING if is_guess else _QUIET)
+    colour = _WARNING if is_guess else _WHITE
+    _draw_circumference(canvas, (left, top + 222), measurement.ac_mm, colour)
     low, high = measurement.ac_interval_mm
     canvas.text((left, top + 266), f"90 % interval {low:.0f} to {high:.0f} mm", 20, _QUIET)
     canvas.rectangle(Box(left, top + 296, width, 1), _RULE)
     _draw_table(canvas, top + 342, stack, measurement, bundle_id)
 
 
-def _draw_circumference(canvas: _Canvas, at: tuple[float, float], ac_mm: float) -> None:
+def _draw_circumference(
+    canvas: _Canvas, at: tuple[float, float], ac_mm: float, colour: Colour
+) -> None:
     number, size = f"{ac_mm:.1f}", 124
     # A large digit begins well right of where it is put.
     left = at[0] - (_font(size).getmask(number).getbbox() or (0,))[0]
-    number_width = canvas.text((left, at[1]), number, size, _WHITE)
+    number_width = canvas.text((left, at[1]), number, size, colour)
     canvas.text((left + number_width + 14, at[1]), "mm", 44, _QUIET)
 
 
@@ -387,6 +396,15 @@ def _draw_table(
     gauge = Box(_VALUES_LEFT + 64, top - 12, _VALUES_WIDTH - 64, 8)
     canvas.rectangle(gauge, _RULE)
     canvas.rectangle(gauge._replace(width=gauge.width * measurement.confidence), ANSWER)
+
+
+def _draw_guess(canvas: _Canvas, reason: str) -> None:
+    """Say across the frame's lower edge that nothing was measured, and why."""
+    top = FRAME_BOX.bottom - _GUESS_HEIGHT
+    canvas.rectangle(FRAME_BOX._replace(top=top, height=_GUESS_HEIGHT), _WARNING)
+    left, width = FRAME_BOX.left + 20, FRAME_BOX.width - 40
+    canvas.text((left, top + 34), _GUESS, 22, _BLACK, width=width)
+    canvas.text((left, top + 62), reason, 18, _BLACK, width=width)
 
 
 def _draw_warning(canvas: _Canvas) -> None:

@@ -72,15 +72,23 @@ FILES = {
 
 def failed(path: Path, image_id: str) -> list[str]:
     """The names of the checks that fail."""
-    options = argparse.Namespace(image_id=f"sha256:{image_id}", api="exec", commit=COMMIT)
+    options = argparse.Namespace(
+        image_id=f"sha256:{image_id}", api="exec", commit=COMMIT, bundle_id="demo-1"
+    )
     checks = list(check_archive.check_image(path, options))
-    assert len(checks) == 10
+    assert len(checks) == 11
     return [check.name for check in checks if not check.passed]
 
 
 def test_a_sound_archive_passes_every_check(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.gz"
     assert failed(path, write_archive(path, files=FILES, settings=SETTINGS)) == []
+
+
+def test_an_image_that_is_bound_to_the_bundle_passes(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    settings = SETTINGS | {"Env": ["ACOUSLIC_BUNDLE_ID=demo-1"]}
+    assert failed(path, write_archive(path, files=FILES, settings=settings)) == []
 
 
 def changed(**values: Any) -> dict[str, Any]:
@@ -107,6 +115,7 @@ def labelled(name: str, value: str) -> dict[str, Any]:
             "revision label is this commit, of a clean tree",
         ),
         (changed(Env=["UPLOAD_TOKEN=x"]), "no secrets baked in"),
+        (changed(Env=["ACOUSLIC_BUNDLE_ID=demo-2"]), "bundle that the image is bound to"),
         ({"files": FILES | {"root/.netrc": b""}}, "no secrets baked in"),
         ({"files": FILES | {"opt/app/.git/config": b""}}, "no secrets baked in"),
         (

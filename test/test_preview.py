@@ -222,6 +222,24 @@ def test_black_frames_are_hatched_and_others_are_not(draw: Callable[..., np.ndar
     assert np.count_nonzero(np.diff(stripes.astype(int)) == 1) >= 10
 
 
+def test_a_guess_is_marked_on_the_frame_and_at_its_number(draw: Callable[..., np.ndarray]) -> None:
+    amber = (255, 190, 70)
+    guess = replace(
+        a_measurement(), not_measured="expected tissue; found a stack that is all black"
+    )
+    measured, guessed = draw(), draw(measurement=guess)
+    assert not close_to(measured, amber).any()
+    rows, columns = np.nonzero(close_to(inside(guessed, FRAME_BOX), amber))
+    assert np.ptp(columns) > 0.99 * FRAME_BOX.width - 1
+    assert 60 < np.ptp(rows) < 100 and rows.max() > 0.99 * FRAME_BOX.height - 1
+    # The big number lies right of the frame.
+    number = Box(FRAME_BOX.right + 20, FRAME_BOX.top + 120, 400, 110)
+    assert close_to(inside(guessed, number), amber).sum() > 3000
+    # Another reason is other text in the band, and nothing else.
+    band = changed(guessed, draw(measurement=replace(guess, not_measured="expected six sweeps")))
+    assert holds(FRAME_BOX, band) and band.top > FRAME_BOX.bottom - 100
+
+
 def test_simulated_weights_are_named_and_nothing_else_changes(
     draw: Callable[..., np.ndarray],
 ) -> None:

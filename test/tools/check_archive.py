@@ -25,6 +25,8 @@ SECRETS = re.compile(
     r"(^|/)(\.netrc|\.git/|\.aws/|\.docker/config\.json|\.env|\.npmrc|\.pypirc|pip\.conf"
     r"|\.ssh/|id_(rsa|dsa|ecdsa|ed25519)|[^/]+\.key)"
 )
+# Where an image holds the id of the only bundle that it takes, see Dockerfile.
+BOUND = "ACOUSLIC_BUNDLE_ID"
 SECRET_VARIABLES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
 
@@ -154,6 +156,10 @@ def check_settings(
     revision = labels.get("org.opencontainers.image.revision", "none")
     is_clean = revision == options.commit and "+" not in revision
     yield Check(is_clean, "revision label is this commit, of a clean tree", revision)
+    variables = dict(text.partition("=")[::2] for text in settings.get("Env") or ())
+    bound = variables.get(BOUND, "")
+    fits = bound in ("", options.bundle_id)
+    yield Check(fits, "bundle that the image is bound to", bound or "none: it takes any")
 
 
 def check_model(path: Path, bundle_id: str) -> Iterator[Check]:
