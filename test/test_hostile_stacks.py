@@ -4,6 +4,7 @@
 and prints the counts.
 """
 
+import json
 import os
 import random
 import time
@@ -280,7 +281,9 @@ def test_pixels_that_are_not_compressed_end_with_the_file(
     assert "bytes of pixels, as the header announces" in refusal(stack)
 
 
-def test_a_flipped_bit_is_always_refused(stack: Path) -> None:
+def test_a_flipped_bit_is_always_refused(
+    stack: Path, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     """ITK takes most of these: it does not look at the stream's checksum."""
     whole = stack.read_bytes()
     start = whole.index(KEPT.encode()) + len(KEPT)
@@ -289,6 +292,7 @@ def test_a_flipped_bit_is_always_refused(stack: Path) -> None:
         flipped[bit // 8] ^= 1 << bit % 8
         stack.write_bytes(flipped)
         assert "damaged pixels" in refusal(stack), bit
+    record_testsuite_property("flips", json.dumps({"refused": N_FLIPS}))
 
 
 # ---- what is no file of ours
@@ -444,7 +448,9 @@ MUTATIONS = (_flip, _cut, _insert, _another_value, _another_number, _shuffle, _r
 
 
 def test_a_mutated_header_is_refused_or_its_pixels_are_right(
-    stack: Path, frames: np.ndarray
+    stack: Path,
+    frames: np.ndarray,
+    record_testsuite_property: Callable[[str, object], None],
 ) -> None:
     header, pixels = split(stack)
     draw, counts, slowest = random.Random(SEED), Counter[str](), 0.0
@@ -462,5 +468,6 @@ def test_a_mutated_header_is_refused_or_its_pixels_are_right(
             assert np.array_equal(read.frames, frames), (number, content)
         slowest = max(slowest, time.perf_counter() - start)
     print(f"{N_MUTATIONS} headers: {dict(counts)}, at most {slowest:.2f} s each")
+    record_testsuite_property("headers", json.dumps(counts))
     assert slowest < MOST_SECONDS
     assert counts["refused"] > counts["accepted"] > 0

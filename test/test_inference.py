@@ -20,6 +20,7 @@ from acouslic.challenge import FRAME_SHAPE
 from acouslic.errors import OutputError
 
 ROOT = Path(__file__).parents[1]
+N_KILLS = int(os.environ.get("ACOUSLIC_KILLS", "10"))
 
 
 def command_line(tmp_path: Path, input_dir: Path, model: Path) -> list[str]:
@@ -250,3 +251,21 @@ def test_the_version_is_told(tmp_path: Path) -> None:
     environment = os.environ | {"ACOUSLIC_REVISION": "0123abcd"}
     done = run(tmp_path, tmp_path, tmp_path, "--version", environment=environment)
     assert done.stdout == f"acouslic {acouslic.__version__} (revision 0123abcd)\n"
+
+
+def test_a_kill_leaves_whole_files_or_none_and_the_next_run_sweeps(
+    tmp_path: Path,
+    write_stack: Callable[..., Path],
+    frames: np.ndarray,
+    tiny_bundle: Path,
+    record_testsuite_property: Callable[[str, object], None],
+) -> None:
+    tool, places = ROOT / "test/tools/kill.py", (write_stack(frames), tmp_path / "output")
+    command = [sys.executable, tool, *places, tiny_bundle, "--kills", str(N_KILLS)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout.splitlines()[-1])
+    record_testsuite_property("kills", json.dumps(counts))
+    assert counts.get("half", 0) == 0
+    assert sum(counts.get(kind, 0) for kind in ("none", "some", "whole")) == N_KILLS
+    assert counts["clean"] and counts["same"]

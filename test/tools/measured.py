@@ -22,10 +22,13 @@ def main() -> int:
         signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
         exit_code = process.wait()
     seconds = time.monotonic() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak, cpu_s = used.ru_maxrss, used.ru_utime + used.ru_stime
     peak_gib = peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # Linux counts in KiB
     print(
-        f"time {seconds:.1f} s, peak memory {peak_gib:.2f} GiB, exit code {exit_code}", flush=True
+        f"time {seconds:.1f} s, CPU time {cpu_s:.1f} s, peak memory {peak_gib:.2f} GiB, "
+        f"exit code {exit_code}",
+        flush=True,
     )
     return exit_code if exit_code >= 0 else 128 - exit_code  # a signal, as a shell tells it
 
