@@ -38,7 +38,7 @@ from acouslic.bundle_files import (
 )
 from acouslic.calibration import Calibration
 from acouslic.errors import BundleError
-from acouslic.lora import LoraConfig, add_lora, lora_layers, merge_lora
+from acouslic.lora import LoraConfig, merge_adapters
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.selection import SelectionConfig
 
@@ -383,10 +383,9 @@ def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> Ab
         # Without weights of its own: what a config asks for takes no memory until all tensors fit.
         with torch.device("meta"):
             network = AbdomenNet(config.network)
-            if config.lora is not None:
-                add_lora(network.trunk, config.lora)
-        # Merging changes the tensors in place.
-        state = {key: tensor.clone() for key, tensor in trunk.items()} | own
+        state = trunk | own
+        if config.lora is not None:
+            state = merge_adapters(state, config.lora)
         load_plain_state(network, state, assign=True)
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
         raise BundleError(
@@ -394,8 +393,6 @@ def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> Ab
             found=f"others ({str(error).splitlines()[-1].strip()})",
             advice="pack the bundle again with `python -m training pack`",
         ) from error
-    if lora_layers(network.trunk):
-        merge_lora(network.trunk)
     return network.eval().requires_grad_(False)
 
 

@@ -1,25 +1,25 @@
-"""Low-rank adapters on every projection of the trunk, by PEFT.
+"""Low-rank adapters: what they are, and how a bundle's become part of the trunk's weights.
 
-The trunk's own attention module (see `network.Attention`) makes q, k, v and the output projection
-ordinary Linears, so that each adapter is called, trains and merges.
+Training makes them with PEFT (`training.adapters`), which what ships can do without.
 """
 
-# torch and PEFT are imported by the functions alone: the training's command line shows the options
-# in LoraConfig, and its help must not wait for them.
+# torch is imported by the type checker alone: the training's command line shows the options in
+# LoraConfig, and its help must not wait.
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Interval
 
 if TYPE_CHECKING:
-    from open_clip.transformer import VisionTransformer
-    from peft.tuners.lora import LoraLayer
-    from torch import nn
+    from torch import Tensor
 
 # What the layers of a block are called that get an adapter: all of its projections.
 TARGETS = ("qkv", "out", "c_fc", "c_proj")
+# In the name of each of an adapter's two matrices, as PEFT calls them.
+MARK = ".lora_"
 
 
 @dataclass(frozen=True)
@@ -34,46 +34,40 @@ class LoraConfig:
     """Share of an adapter's inputs that are dropped in training, 0 to 1."""
 
 
-def add_lora(trunk: nn.Module, config: LoraConfig, targets: tuple[str, ...] = TARGETS) -> None:
-    """Freeze the trunk and adapt each of its projections, in place; its output stays as it was.
+def merge_adapters(state: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
+    """Add each adapter to its base weights: W + alpha / rank B A (Hu et al. 2021, section 4.1).
 
     Args:
-        trunk: from `network.build_trunk`.
+        state: the tensors of an adapted network by name, a layer's base by that of a plain layer.
         config: the adapters.
-        targets: ends of the names of the layers to adapt.
+
+    Returns:
+        The tensors of the plain network. Those that have no adapter are the given ones.
 
     Raises:
-        ValueError: no layer's name ends in one of `targets`.
+        ValueError: an adapter is missing, of another shape, or of a layer that has none.
     """
-    from peft import LoraConfig as PeftLoraConfig
-    from peft import inject_adapter_in_model
-
-    trunk.requires_grad_(False)
-    inject_adapter_in_model(
-        PeftLoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=list(targets),
-            bias="none",
-        ),
-        trunk,
-    )
-
-
-def lora_layers(trunk: nn.Module) -> dict[str, LoraLayer]:
-    """The adapted layers by name; empty without adapters."""
-    from peft.tuners.lora import LoraLayer
-
-    return {name: module for name, module in trunk.named_modules() if isinstance(module, LoraLayer)}
+    plain = {name: tensor for name, tensor in state.items() if MARK not in name}
+    adapters = state.keys() - plain.keys()
+    for name, weight in plain.items():
+        layer = name.removesuffix(".weight")
+        if not layer.startswith("trunk.") or layer.rpartition(".")[2] not in TARGETS:
+            continue
+        if name == layer:
+            continue  # its bias
+        down, up = (f"{layer}{MARK}{matrix}.default.weight" for matrix in "AB")
+        if not {down, up} <= adapters:
+            raise ValueError(f"no adapter of {layer}")
+        adapters -= {down, up}
+        _require_shapes(layer, weight, state[down], state[up], config.rank)
+        plain[name] = weight + (state[up] @ state[down]) * (config.alpha / config.rank)
+    if adapters:
+        raise ValueError(f"unexpected tensor {min(adapters)}")
+    return plain
 
 
-def merge_lora(trunk: VisionTransformer) -> None:
-    """Add each adapter to its base weights, in place, and put the plain Linears back."""
-    import torch
-
-    for name, layer in lora_layers(trunk).items():
-        parent, _, child = name.rpartition(".")
-        with torch.no_grad():
-            layer.merge()
-        setattr(trunk.get_submodule(parent), child, layer.get_base_layer())
+def _require_shapes(layer: str, weight: Tensor, down: Tensor, up: Tensor, rank: int) -> None:
+    outputs, inputs = weight.shape if weight.ndim == 2 else (0, 0)
+    shapes = [tuple(matrix.shape) for matrix in (up, down)]
+    if shapes != [(outputs, rank), (rank, inputs)] or not up.is_floating_point():
+        raise ValueError(f"an adapter of {layer} with shapes {shapes}")

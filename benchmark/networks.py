@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from acouslic.challenge import QUALITY_VALUES
-from acouslic.lora import LoraConfig, add_lora, lora_layers
+from acouslic.lora import LoraConfig
 from acouslic.network import (
     AbdomenNet,
     Attention,
@@ -24,6 +24,7 @@ from acouslic.network import (
 )
 from acouslic.preprocess import CLIP_MEAN, CLIP_STD
 from benchmark.frames import Samples
+from training.adapters import add_lora, lora_layers
 from training.losses import dice_loss, joint_loss
 from training.options import LossConfig
 

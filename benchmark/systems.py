@@ -15,7 +15,7 @@ import torch
 from timm.models.vgg import VGG
 from torch import nn
 
-from acouslic.lora import TARGETS, LoraConfig, add_lora
+from acouslic.lora import TARGETS, LoraConfig
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from benchmark import published as paper
 from benchmark.mixup import MixupConfig
@@ -38,6 +38,7 @@ from benchmark.weights import (
     timm_model,
     trunk_with_weights,
 )
+from training.adapters import add_lora
 
 # The layers that the paper's code adapts, and those it leaves out: q, k, v are one layer.
 REFERENCE_TIMM_TARGETS = ("proj", "fc1", "fc2")

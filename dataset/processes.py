@@ -15,7 +15,6 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
 import cv2
-import SimpleITK as sitk
 from tqdm import tqdm
 
 from dataset.command import call
@@ -181,11 +180,14 @@ def _begin_worker() -> None:
 
 def limit_threads(count: int) -> None:
     """Have this process compute with so many threads, whichever library computes."""
-    # torch asks the environment when it is imported, and has to be told afterwards.
+    # torch and ITK ask the environment when they are imported, and have to be told afterwards.
     os.environ["OMP_NUM_THREADS"] = str(count)
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+    if "SimpleITK" in sys.modules:
+        itk = sys.modules["SimpleITK"].ProcessObject
+        itk.SetGlobalDefaultNumberOfThreads(count)
     cv2.setNumThreads(count)
 
 

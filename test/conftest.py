@@ -12,10 +12,11 @@ from scored_run import ScoredRun, write_run
 
 from acouslic.bundle import save_bundle
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
-from acouslic.lora import LoraConfig, add_lora
+from acouslic.lora import LoraConfig
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from acouslic.preprocess import normalise, to_grid
 from acouslic.selection import SelectionConfig
+from training.adapters import add_lora
 
 TINY = NetworkConfig(TrunkConfig(32, 8, 64, 4, 64), decoder_width=4)
 

@@ -23,11 +23,12 @@ from acouslic.challenge import (
     TABLE_COLUMNS,
 )
 from acouslic.ellipse import Ellipse
-from acouslic.lora import LoraConfig, add_lora
+from acouslic.lora import LoraConfig
 from acouslic.metaimage import Geometry, write_frames
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from acouslic.selection import SelectionConfig
 from evaluation.__main__ import main
+from training.adapters import add_lora
 
 FRAMES_PER_SWEEP = 12
 N_FRAMES = SWEEPS * FRAMES_PER_SWEEP

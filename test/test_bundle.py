@@ -16,10 +16,11 @@ from acouslic.bundle import (
 )
 from acouslic.calibration import Calibration
 from acouslic.errors import BundleError, InputError
-from acouslic.lora import LoraConfig, merge_lora
+from acouslic.lora import LoraConfig
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.segment import choose_device
 from acouslic.selection import SelectionConfig
+from training.adapters import merge_lora
 
 CALIBRATION = Calibration(annotated=(2.0, 1.0, 0.25), nae=0.04)
 

@@ -1,11 +1,14 @@
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from acouslic.lora import TARGETS, LoraConfig, add_lora, lora_layers, merge_lora
+from acouslic.bundle import plain_state
+from acouslic.lora import TARGETS, LoraConfig, merge_adapters
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
+from training.adapters import add_lora, lora_layers, merge_lora
 
 RESOURCES = Path(__file__).parents[1] / "resources"
 
@@ -61,3 +64,37 @@ def test_merged_equals_unmerged(tiny_network: AbdomenNet) -> None:
         assert not torch.allclose(expected.quality_logits, bare(images).quality_logits, atol=1e-3)
     assert torch.allclose(expected.mask_logits, found.mask_logits, atol=1e-4)
     assert torch.allclose(expected.quality_logits, found.quality_logits, atol=1e-4)
+
+
+def test_a_bundles_adapters_are_merged_as_peft_does(tiny_network: AbdomenNet) -> None:
+    config = LoraConfig(rank=2, alpha=4)
+    state = {name: tensor.clone() for name, tensor in plain_state(tiny_network).items()}
+    merged = merge_adapters(state, config)
+    merge_lora(tiny_network.trunk)
+    expected = tiny_network.state_dict()
+    assert merged.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(merged[name], tensor), name
+    assert not torch.equal(merged[QKV], state[QKV])
+
+
+QKV = "trunk.transformer.resblocks.0.attn.qkv.weight"
+DOWN = f"{QKV.removesuffix('.weight')}.lora_A.default.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop(DOWN), "no adapter of trunk.transformer.resblocks.0.attn.qkv"),
+        (lambda state: state.update({DOWN: state[DOWN][:1]}), r"with shapes \[\(192, 2\), \(1, 64"),
+        (lambda state: state.update({QKV: state[QKV][0]}), "an adapter of trunk.transformer"),
+        (lambda state: state.update({f"x{DOWN}": state[DOWN]}), f"unexpected tensor x{DOWN}"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(
+    tiny_network: AbdomenNet, change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    state = plain_state(tiny_network)
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        merge_adapters(state, LoraConfig(rank=2, alpha=4))

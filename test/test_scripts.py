@@ -38,6 +38,7 @@ COPIED = (
     "test/tools/measured.py",
     "test/tools/play.py",
     "test/tools/validate_output.py",
+    "test/tools/volume.py",
 )
 
 # Writes down what it is asked, and answers as the environment says. `run` leaves out the isolation.

@@ -37,7 +37,6 @@ from acouslic.challenge import (
     SPACING_MM,
     TABLE_COLUMNS,
 )
-from acouslic.lora import add_lora
 from acouslic.network import AbdomenNet
 from benchmark.__main__ import main as benchmark
 from dataset.cache import finish_cache
@@ -47,6 +46,7 @@ from phantom import dataset as phantom_dataset
 from phantom.__main__ import main as phantom
 from phantom.look import Look
 from training.__main__ import main as training
+from training.adapters import add_lora
 from training.base import load_base, save_base
 from training.demo import build
 

@@ -27,7 +27,7 @@ from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM
 from acouslic.errors import InputError
 from acouslic.expected_score import Evidence
 from acouslic.files import sha256
-from acouslic.lora import LoraConfig, merge_lora
+from acouslic.lora import LoraConfig
 from acouslic.metaimage import Geometry
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.pipeline import measure
@@ -46,6 +46,7 @@ from training import cross_validate as crossing
 from training import fit as fitting
 from training import runs as runs_room
 from training.__main__ import main
+from training.adapters import merge_lora
 from training.augment import NONE
 from training.base import load_base, save_base
 from training.batches import (

@@ -19,12 +19,13 @@ import torch
 from acouslic import files, selection
 from acouslic.errors import InputError
 from acouslic.expected_score import Evidence
-from acouslic.lora import LoraConfig, add_lora, merge_lora
+from acouslic.lora import LoraConfig
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.selection import SelectionConfig
 from dataset.backends import Backend, Needs, finish
 from dataset.cache import CachedCase, open_cache
 from dataset.jobs import FileJobs
+from training.adapters import add_lora, merge_lora
 from training.base import base_sha256, load_base
 from training.calibration import HeldOut, calibrate, describe
 from training.fit import fold_folder

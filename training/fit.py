@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from acouslic.errors import InputError
-from acouslic.lora import add_lora
 from acouslic.network import AbdomenNet, NetworkConfig
 from dataset.backends import Backend, Needs, finish, gpu_count
 from dataset.cache import Cache, open_cache
 from dataset.folds import split
 from dataset.jobs import FileJobs
+from training.adapters import add_lora
 from training.base import base_sha256, load_base
 from training.module import AbdomenTraining
 from training.options import FitOptions, Machine

@@ -14,7 +14,7 @@ from acouslic import files
 from acouslic.bundle import BUNDLE, load_bundle, save_bundle
 from acouslic.calibration import Calibration
 from acouslic.errors import InputError
-from acouslic.lora import merge_lora
+from training.adapters import merge_lora
 from training.base import NO_LICENCE, TORCH_TYPES, load_base
 from training.calibration import with_calibration
 from training.cards import model_card

@@ -1,6 +1,7 @@
 """Kill a case at random moments, again and again, and tell what each kill left in the output.
 
-The weights are loaded once, and each try is forked from there, so that many are cheap. Counts go to stdout as JSON.
+The weights are loaded once, and each try is forked from there, so that many are cheap. Counts go to
+stdout as JSON.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Check an output folder against the challenge's format, and against the truth where there is one.
 
-Written apart from the code that writes the output, as the check of it: SimpleITK and NumPy only.
+Written apart from the code that writes the output, as the check of it: NumPy only.
 Arrays are (frame, row, column); frames count from 0, sweeps from 1. A check answers with a list of
 problems, in words.
 """
@@ -10,12 +10,12 @@ import csv
 import json
 import math
 import sys
-from dataclasses import dataclass
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+from volume import Header, Volume, read_header, read_volume
 
 SWEEPS = 6
 INPUT_FOLDER = "images/stacked-fetal-ultrasound"
@@ -28,26 +28,8 @@ ELLIPSE_TOLERANCE = 0.10
 QUALITY = {0: "not annotated", 1: "optimal", 2: "suboptimal"}
 
 
-@dataclass(frozen=True)
-class Header:
-    """What has to agree between a stack and its mask volume; x, y, z order, as in the file."""
-
-    size: tuple[int, ...]
-    spacing: tuple[float, ...]
-    origin: tuple[float, ...]
-    direction: tuple[float, ...]
-
-
 class NotStrictJsonError(ValueError):
     """NaN and the infinities, which Python reads and the platform refuses."""
-
-
-def read_header(path: Path) -> Header:
-    """The geometry of an image file, its pixels unread."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return Header(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
 def only_file(folder: Path) -> tuple[Path | None, list[str]]:
@@ -99,18 +81,16 @@ def check_geometry(mask: Header, stack: Header) -> list[str]:
     return problems
 
 
-def check_pixels(mask: sitk.Image, frame: int | None) -> list[str]:
-    """uint8, one channel, only 0 and 1, and something on the chosen frame and nowhere else."""
-    kind = mask.GetPixelIDTypeAsString()
-    if mask.GetPixelID() != sitk.sitkUInt8:
-        return [f"mask: expected pixels of 8-bit unsigned integer, found {kind}"]
-    if mask.GetDimension() != 3:
-        return [f"mask: expected three dimensions, found {mask.GetDimension()}"]
-    volume = sitk.GetArrayViewFromImage(mask)
+def check_pixels(mask: Volume, frame: int | None) -> list[str]:
+    """uint8, only 0 and 1, and something on the chosen frame and nowhere else."""
+    if mask.kind != "MET_UCHAR":
+        return [f"mask: expected pixels of 8-bit unsigned integer, found {mask.kind}"]
+    if mask.pixels.ndim != 3:
+        return [f"mask: expected three dimensions, found {mask.pixels.ndim}"]
     problems = []
-    if volume.max() > 1:
-        problems.append(f"mask: expected values 0 and 1, found up to {volume.max()}")
-    filled = [int(k) for k in np.flatnonzero(volume.any(axis=(1, 2)))]
+    if mask.pixels.max() > 1:
+        problems.append(f"mask: expected values 0 and 1, found up to {mask.pixels.max()}")
+    filled = [int(k) for k in np.flatnonzero(mask.pixels.any(axis=(1, 2)))]
     if frame is not None and filled != [frame]:
         problems.append(f"mask: expected only frame {frame} filled, found {filled[:5] or 'none'}")
     return problems
@@ -181,8 +161,8 @@ def read_reference(data_set: Path, name: str) -> list[float | None]:
 
 def read_quality(data_set: Path, name: str, frame: int) -> int:
     """The annotation of one frame: 0 none, 1 optimal, 2 suboptimal."""
-    mask = sitk.ReadImage(str(data_set / f"masks/stacked_fetal_abdomen/{name}.mha"))
-    return int(sitk.GetArrayViewFromImage(mask)[frame].max())
+    mask = read_volume(data_set / f"masks/stacked_fetal_abdomen/{name}.mha")
+    return int(mask.pixels[frame].max())
 
 
 def check_truth(
@@ -227,10 +207,10 @@ def check_format(input_dir: Path, output_dir: Path) -> tuple[list[str], int | No
 def check_mask(path: Path, stack: Header, frame: int | None) -> list[str]:
     """The mask volume's file: readable, the stack's geometry, and the right pixels."""
     try:
-        mask = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        return [f"{path}: expected an image, found {str(error).strip().splitlines()[-1]}"]
-    return check_geometry(read_header(path), stack) + check_pixels(mask, frame)
+        mask = read_volume(path)
+    except (OSError, ValueError, zlib.error) as error:
+        return [f"{path}: expected an image, found {error}"]
+    return check_geometry(mask.header, stack) + check_pixels(mask, frame)
 
 
 def report_truth(data_set: Path, name: str, frame: int, ac_mm: float, sweep: int) -> list[str]:
@@ -238,7 +218,7 @@ def report_truth(data_set: Path, name: str, frame: int, ac_mm: float, sweep: int
     try:
         reference_mm = read_reference(data_set, name)[sweep - 1]
         quality = read_quality(data_set, name, frame)
-    except (KeyError, OSError, RuntimeError) as error:
+    except (KeyError, OSError, ValueError, zlib.error) as error:
         return [f"{data_set}: expected the truth of {name}, found none ({error!r})"]
     print(f"frame's truth: {QUALITY.get(quality, quality)}")
     if reference_mm is None:

@@ -26,13 +26,14 @@ from acouslic import files
 from acouslic.bundle import BUNDLE, save_bundle
 from acouslic.calibration import Calibration
 from acouslic.challenge import SIMULATED
-from acouslic.lora import LoraConfig, add_lora
+from acouslic.lora import LoraConfig
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from dataset.cache import Cache, CachedCase, begin_cache, finish_cache, open_cache
 from dataset.prepare import add_cases
 from dataset.processes import in_processes
 from phantom.dataset import case_name, write_dataset
 from phantom.look import Look
+from training.adapters import add_lora
 from training.base import (
     BASE,
     PROVENANCE,
