@@ -262,9 +262,9 @@ def submission(tmp_path: Path) -> Path:
 
 
 def evaluate(submission: Path, truth: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-    folders = ("--input", submission / "input", "--ground-truth", truth)
-    command = [sys.executable, ROOT / "evaluate.py", *folders, "--output", submission / "output"]
-    return subprocess.run([*command, *more], capture_output=True, text=True, cwd=submission)
+    folders = ("--input", "input", "--ground-truth", str(truth), "--output", "output")
+    command = [sys.executable, str(ROOT / "evaluate.py"), *folders, *more]
+    return subprocess.run(command, capture_output=True, text=True, cwd=submission)
 
 
 def test_the_organisers_container_gives_the_same_totals_and_tells_no_truth(

@@ -261,8 +261,8 @@ def test_a_kill_leaves_whole_files_or_none_and_the_next_run_sweeps(
     record_testsuite_property: Callable[[str, object], None],
 ) -> None:
     tool, places = ROOT / "test/tools/kill.py", (write_stack(frames), tmp_path / "output")
-    command = [sys.executable, tool, *places, tiny_bundle, "--kills", str(N_KILLS)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    command = map(str, (sys.executable, tool, *places, tiny_bundle, "--kills", N_KILLS))
+    done = subprocess.run([*command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout.splitlines()[-1])
     record_testsuite_property("kills", json.dumps(counts))
