@@ -358,7 +358,8 @@ def _draw_figures(canvas: _Canvas, stack: Stack, measurement: Measurement, bundl
     colour = _WARNING if is_guess else _WHITE
     _draw_circumference(canvas, (left, top + 222), measurement.ac_mm, colour)
     low, high = measurement.ac_interval_mm
-    canvas.text((left, top + 266), f"90 % interval {low:.0f} to {high:.0f} mm", 20, _QUIET)
+    if not is_guess:
+        canvas.text((left, top + 266), f"90 % interval {low:.0f} to {high:.0f} mm", 20, _QUIET)
     canvas.rectangle(Box(left, top + 296, width, 1), _RULE)
     _draw_table(canvas, top + 342, stack, measurement, bundle_id)
 
