@@ -10,7 +10,7 @@ usage: recipes/proofs.sh
   ACOUSLIC_MUTATIONS  mutated headers, and mutated files of bundles (default: 400 and 100)
   ACOUSLIC_KILLS      kills of a running case (default: 10)
 
-Runs the same phantom twice through inference.py, through python -m evaluation run and through the container, and
+Runs the same phantom twice through inference.py, through the evaluation's run and through the container, and
 compares the answers byte by byte; measures a whole stack against the limits of the platform's machines; runs the tests
 of what a damaged or hostile file, a scarce machine and the platform's own programs do. Writes the tables between the
 two marks of docs/proofs.md. Without an engine, or without .venv-platform, the tables say what was left out.
