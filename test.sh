@@ -252,11 +252,14 @@ validate() {
   python_tool test/tools/validate_output.py --input "$input" --output test/output "${truth[@]+"${truth[@]}"}"
 }
 
+require_answer() {
+  [ -f test/output/fetal-abdomen-frame-number.json ] && [ -d test/truth ] ||
+    fail "expected an answer in test/output and its truth in test/truth; found none; run ./test.sh on a phantom first"
+}
+
 # What the platform makes of a submission's answers, the organisers' container on it, and its figures checked.
 evaluate() {
   local tool=test/tools/evaluation_input.py folder=test/evaluation
-  [ -f test/output/fetal-abdomen-frame-number.json ] && [ -d test/truth ] ||
-    fail "expected an answer in test/output and its truth in test/truth; found none; run ./test.sh on a phantom first"
   say "evaluation ($where)"
   rm -rf "$folder" 2>/dev/null || fail "expected to remove the old $folder; found no right to; remove it"
   python_tool "$tool" make --input "$input" --answer test/output --truth test/truth "$folder"
@@ -284,6 +287,7 @@ clean_up() {
 
 parse_arguments "$@"
 choose_place
+[ "$evaluation" = no ] || require_answer
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 prepare
