@@ -40,6 +40,7 @@ from acouslic.calibration import Calibration
 from acouslic.errors import BundleError
 from acouslic.lora import LoraConfig, merge_adapters
 from acouslic.network import AbdomenNet, NetworkConfig
+from acouslic.scorer import build_network
 from acouslic.selection import SelectionConfig
 
 FORMAT: Literal["acouslic-bundle-2"] = "acouslic-bundle-2"
@@ -382,7 +383,7 @@ def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> Ab
     try:
         # Without weights of its own: what a config asks for takes no memory until all tensors fit.
         with torch.device("meta"):
-            network = AbdomenNet(config.network)
+            network = build_network(config.network)
         state = trunk | own
         if config.lora is not None:
             state = merge_adapters(state, config.lora)

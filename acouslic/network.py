@@ -1,13 +1,16 @@
-"""The network: an open_clip visual tower (the trunk), a UNETR-like decoder, a quality head.
+"""The network: an open_clip visual tower (the trunk), a UNETR-like decoder, a head.
+
+`DECODERS` and `HEADS` hold the ones that there are by name.
 
 Images are (N, 3, S, S) float32, normalised as CLIP's; maps are (N, C, rows, columns).
 """
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,8 +20,11 @@ from torch import nn
 from torch.nn import functional
 
 from acouslic import schema
+from acouslic.backbones import BackboneName, View
 from acouslic.challenge import CHALLENGE_FAN, Quality
+from acouslic.heads import LEAST_SHARE, AreaHead, ClassHead, FusionHead, RatingHead
 from acouslic.preprocess import Intensity, masks_to_grid
+from acouslic.unetr import PublishedDecoder, published_taps
 
 # UNETR takes features after four blocks, and so does the reference's decoder for FetalCLIP.
 TAPS = 4
@@ -30,8 +36,11 @@ MLP_RATIO = 4.0
 HIDDEN = 64
 # At least so much weight is assumed under a mask, so that an empty one gives 0 and not 0 / 0.
 LEAST_WEIGHT = 1e-3
-# The least share of its map that a mask's logarithm is taken of: two pixels of 128 x 128.
-LEAST_AREA = 1e-4
+# `joint` is this project's head, `class` FetalCLIP_CLS's, `area` FetalCLIP_SEG's; `rating` and
+# `fusion` say quality as a number.
+HeadName = Literal["joint", "class", "area", "rating", "fusion"]
+# `own` is this project's decoder, `published` FetalCLIP_SEG's.
+DecoderName = Literal["own", "published"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,26 @@ class TrunkConfig:
 
 
 @dataclass(frozen=True)
+class BackboneConfig:
+    """A scorer of timm: one logit for "annotated"."""
+
+    name: BackboneName
+    """Its architecture."""
+    view: View
+    """How it sees a frame."""
+
+
+@dataclass(frozen=True)
+class TrunkScorerConfig:
+    """A scorer that is a trunk of its own with a head; all patches go through it."""
+
+    trunk: TrunkConfig
+    """Its trunk."""
+    head: Literal["class", "rating", "fusion"]
+    """Its head."""
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """All that rebuilds a network."""
 
@@ -85,6 +114,14 @@ class NetworkConfig:
     """Sizes of the frame that the decoder convolves itself, each half the last one: 1 to 4."""
     intensity: Intensity = "as-is"
     """What becomes of a frame's brightness before the network; see `preprocess.normalise`."""
+    decoder: DecoderName = "own"
+    """What makes the mask."""
+    head: HeadName = "joint"
+    """What rates the frame."""
+    patches: Literal["fan", "all"] = "fan"
+    """Patches that go through the trunk: those with a pixel in the fan, or all."""
+    scorer: BackboneConfig | TrunkScorerConfig | None = None
+    """A network beside this one that rates the frame in the head's place; None has the head."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NetworkConfig":
@@ -98,6 +135,20 @@ class NetworkConfig:
     def to_dict(self) -> dict[str, Any]:
         """All values as plain JSON types."""
         return asdict(self)
+
+    @property
+    def tap_blocks(self) -> tuple[int, ...]:
+        """0-based blocks that the decoder's features are taken after."""
+        if self.decoder == "published":
+            return published_taps(self.trunk.layers)
+        return self.trunk.tap_blocks
+
+    def patch_indices(self) -> torch.Tensor:
+        """Indices of the patches that go through the trunk, ascending, (K,) int64."""
+        if self.patches == "all":
+            # By NumPy: a network is built without memory for its weights, but not for this.
+            return torch.from_numpy(np.arange(self.trunk.grid**2))
+        return patches_in_fan(self.trunk)
 
 
 class TrunkFeatures(NamedTuple):
@@ -205,7 +256,11 @@ def patches_in_fan(config: TrunkConfig) -> torch.Tensor:
 
 
 def trunk_features(
-    trunk: VisionTransformer, config: TrunkConfig, patches: torch.Tensor, images: torch.Tensor
+    trunk: VisionTransformer,
+    config: TrunkConfig,
+    patches: torch.Tensor,
+    images: torch.Tensor,
+    blocks: tuple[int, ...] | None = None,
 ) -> TrunkFeatures:
     """Run a trunk on some patches of images; its taps are zero on the others.
 
@@ -214,10 +269,15 @@ def trunk_features(
         config: its dimensions.
         patches: (K,) int64, see `patches_in_fan`: three fifths of all, so three fifths of the work.
         images: (N, 3, S, S).
+        blocks: 0-based blocks that features are taken after; None: see `TrunkConfig.tap_blocks`.
     """
+    blocks = blocks or config.tap_blocks
+    # A small trunk has fewer blocks than its taps are, which PyTorch's own call would count once.
+    different = sorted(set(blocks))
     tokens = trunk._embeds(images)
     tokens = torch.cat([tokens[:, :1], tokens[:, 1:][:, patches]], dim=1)
-    tokens, taps = trunk.transformer.forward_intermediates(tokens, indices=list(config.tap_blocks))
+    tokens, kept = trunk.transformer.forward_intermediates(tokens, indices=different)
+    taps = [kept[different.index(block)] for block in blocks]
     pooled, _ = trunk._pool(tokens)
     return TrunkFeatures(
         pooled=pooled @ trunk.proj,
@@ -366,30 +426,57 @@ class QualityHead(nn.Module):
         ]
         content = self.norm(torch.cat([features.pooled, *covered], dim=1).float())
         certainty = pool_under_mask(mask_logits, mask_logits)
-        log_area = mask_logits.sigmoid().mean(dim=(2, 3)).clamp_min(LEAST_AREA).log()
+        log_area = mask_logits.sigmoid().mean(dim=(2, 3)).clamp_min(LEAST_SHARE).log()
         hidden = functional.gelu(self.hidden(torch.cat([content, certainty, log_area], dim=1)))
         return cast(torch.Tensor, self.logits(hidden).float())
 
 
+def _own_decoder(config: NetworkConfig) -> Decoder:
+    return Decoder(config.trunk, config.decoder_width, config.image_levels)
+
+
+def _published_decoder(config: NetworkConfig) -> PublishedDecoder:
+    return PublishedDecoder(config.trunk.image_size, config.trunk.width, config.decoder_width)
+
+
+DECODERS: dict[DecoderName, Callable[[NetworkConfig], Decoder | PublishedDecoder]] = {
+    "own": _own_decoder,
+    "published": _published_decoder,
+}
+HEADS: dict[HeadName, Callable[[NetworkConfig], nn.Module]] = {
+    "joint": QualityHead,
+    "class": lambda config: ClassHead(config.trunk),
+    "area": lambda config: AreaHead(config.trunk),
+    "rating": lambda config: RatingHead(config.trunk),
+    "fusion": lambda config: FusionHead(config.trunk),
+}
+
+
 class AbdomenNet(nn.Module):
-    """Trunk, decoder and quality head: one pass gives a frame's mask and its quality."""
+    """Trunk, decoder and head: one pass gives a frame's mask and its quality."""
 
     def __init__(self, config: NetworkConfig) -> None:
         """Make one with fresh weights."""
         super().__init__()
         self.config = config
         self.trunk = build_trunk(config.trunk)
-        self.decoder = Decoder(config.trunk, config.decoder_width, config.image_levels)
-        self.quality_head = QualityHead(config)
+        self.decoder = DECODERS[config.decoder](config)
+        self.quality_head = HEADS[config.head](config)
         self.fan_patches: torch.Tensor
-        self.register_buffer("fan_patches", patches_in_fan(config.trunk), persistent=False)
+        self.register_buffer("fan_patches", config.patch_indices(), persistent=False)
 
     def trunk_features(self, images: torch.Tensor) -> TrunkFeatures:
-        """What the trunk gives for images (N, 3, S, S), the patches outside the fan left out."""
-        return trunk_features(self.trunk, self.config.trunk, self.fan_patches, images)
+        """What the trunk gives for images (N, 3, S, S), by the patches that go through it."""
+        return trunk_features(
+            self.trunk, self.config.trunk, self.fan_patches, images, self.config.tap_blocks
+        )
+
+    def decode(self, images: torch.Tensor, features: TrunkFeatures) -> Decoded:
+        """Images (N, 3, S, S) and what the trunk gives for them to masks."""
+        return Decoded(*self.decoder(images, features.taps))
 
     def forward(self, images: torch.Tensor) -> Output:
         """Images (N, 3, S, S) to mask and quality logits."""
         features = self.trunk_features(images)
-        decoded = self.decoder(images, features.taps)
+        decoded = self.decode(images, features)
         return Output(decoded.mask_logits, self.quality_head(features, decoded))

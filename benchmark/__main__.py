@@ -1,15 +1,15 @@
-"""`python -m benchmark CACHE --output DIR`: every system of the two papers in one table."""
+"""`python -m benchmark COMMAND`: every system of the two papers in one table."""
 
 from collections.abc import Sequence
 
-from benchmark.command import run_benchmark
+from benchmark.command import COMMANDS
 from dataset.command import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark and return its exit code."""
+    """Run a command and return its exit code."""
     return run(
-        run_benchmark,
+        COMMANDS,
         prog="python -m benchmark",
         description="Every system of the two papers in one table.",
         arguments=arguments,

@@ -3,10 +3,18 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from benchmark.options import PROTOCOLS, BenchmarkOptions, Compute, WeightSource
+from benchmark.options import (
+    PROTOCOLS,
+    BenchmarkOptions,
+    Compute,
+    PackOptions,
+    PrepareOptions,
+    WeightSource,
+)
+from dataset.command import Command
 
 if TYPE_CHECKING:
-    from benchmark.run import Request
+    from benchmark.request import Request
 
 
 def run_benchmark(options: BenchmarkOptions) -> None:
@@ -23,9 +31,17 @@ def run_benchmark(options: BenchmarkOptions) -> None:
         benchmark(options.cache, options.output, request_of(options))
 
 
+def prepare(options: PrepareOptions) -> None:
+    """Make the images of the protocol `paper` beside a cache, as the paper's code makes them."""
+    from benchmark.images import prepare_images
+
+    prepare_images(options.dataset, options.cache, options.images, workers=options.workers)
+
+
 def request_of(options: BenchmarkOptions) -> "Request":
     """What the options ask for."""
-    from benchmark.run import Request, device_name
+    from benchmark.request import Request
+    from benchmark.run import device_name
     from benchmark.systems import DEFAULT_SYSTEMS, quality_name
 
     changes = {name: value for name, value in vars(options.changes).items() if value is not None}
@@ -37,7 +53,27 @@ def request_of(options: BenchmarkOptions) -> "Request":
         protocol=replace(PROTOCOLS[options.protocol], **changes),
         schedule=options.schedule,
         weights=WeightSource(weights.weights == "timm", weights.pretrained_dir, weights.base),
-        compute=Compute(device_name(machine.accelerator), machine.precision, machine.workers),
+        compute=Compute(device_name(machine.accelerator), machine.precision, machine.readers),
+        where=machine.where,
         stand_ins=weights.stand_ins,
         note=options.note,
     )
+
+
+def pack(options: PackOptions) -> None:
+    """Make a bundle of a judged trial, which `inference.py` and `./test.sh --model` take."""
+    from benchmark.pack import pack_trial
+
+    weights = options.weights
+    pack_trial(
+        options.benchmark,
+        options.cache,
+        options.system,
+        options.trial,
+        WeightSource(weights.weights == "timm", weights.pretrained_dir, weights.base),
+        options.output,
+        overwrite=options.overwrite,
+    )
+
+
+COMMANDS: dict[str, Command] = {"prepare": prepare, "run": run_benchmark, "pack": pack}

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from acouslic.challenge import QUALITY_VALUES
 from acouslic.stack import sweep_slices
 from benchmark.copies import vary
+from benchmark.images import reference_case
 from dataset.cache import Cache, CachedCase
 
 NO_CLUSTER = -1
@@ -39,6 +40,8 @@ class FrameTable:
     """0 none, 1 suboptimal, 2 optimal."""
     target: np.ndarray
     """The quality as a number from 0 to 1, softened where that was asked for."""
+    reference_images: bool = False
+    """Whether pixels are those of `images`, not of the cache."""
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -72,7 +75,11 @@ class Draw(NamedTuple):
 
 
 def frame_table(
-    cache: Cache, *, annotated_sweeps_only: bool, soften_frames: float = 0.0
+    cache: Cache,
+    *,
+    annotated_sweeps_only: bool,
+    soften_frames: float = 0.0,
+    reference_images: bool = False,
 ) -> FrameTable:
     """List the frames of a cache.
 
@@ -80,28 +87,30 @@ def frame_table(
         cache: the cases.
         annotated_sweeps_only: leave out the sweeps without an AC.
         soften_frames: see `soft_targets`.
+        reference_images: whether their pixels are those of `images`.
 
     Returns:
         Their table.
     """
     subjects = sorted({case.facts.subject for case in cache.cases})
     columns: list[list[np.ndarray]] = [[] for _ in range(6)]
-    for number, case in enumerate(cache.cases):
-        frames = _counted_frames(case, annotated_sweeps_only)
-        row = np.full(case.facts.n_frames, -1, np.int64)
-        row[case.frame_index] = np.arange(len(case.frame_index))
-        quality = case.stack_quality()
+    for place, one in enumerate(cache.cases):
+        frames = _counted_frames(one, annotated_sweeps_only)
+        rows = np.full(one.facts.n_frames, -1, np.int64)
+        rows[one.frame_index] = np.arange(len(one.frame_index))
+        qualities = one.stack_quality()
         whole = (
-            np.full(len(row), number),
-            row,
-            np.arange(len(row)),
-            np.full(len(row), subjects.index(case.facts.subject)),
-            quality,
-            soft_targets(quality, soften_frames),
+            np.full(len(rows), place),
+            rows,
+            np.arange(len(rows)),
+            np.full(len(rows), subjects.index(one.facts.subject)),
+            qualities,
+            soft_targets(qualities, soften_frames),
         )
         for column, values in zip(columns, whole, strict=True):
             column.append(values[frames])
-    return FrameTable(cache, *map(np.concatenate, columns))
+    case, row, number, subject, quality, target = (np.concatenate(column) for column in columns)
+    return FrameTable(cache, case, row, number, subject, quality, target, reference_images)
 
 
 def _counted_frames(case: CachedCase, annotated_sweeps_only: bool) -> np.ndarray:
@@ -139,8 +148,8 @@ def soft_targets(quality: np.ndarray, soften_frames: float) -> np.ndarray:
 class SampleReader(Dataset[Samples]):
     """Reads whole batches of draws.
 
-    A copy depends on its frame and its number alone, as if all had been made beforehand. `clusters`
-    (n,) is set by a system that has them.
+    A copy depends on its frame and its number alone, as if all had been made beforehand. Where its
+    mask has left the image it is not annotated. `clusters` (n,) is set by a system that has them.
     """
 
     def __init__(self, table: FrameTable, *, copies_seed: int = 0) -> None:
@@ -149,6 +158,7 @@ class SampleReader(Dataset[Samples]):
         self.clusters = np.full(len(table), NO_CLUSTER, np.int64)
         self._frames = [case.frames for case in table.cache.cases]
         self._masks = [case.masks for case in table.cache.cases]
+        self._reference = [reference_case(table.cache.folder, case) for case in table.cache.cases]
 
     def __getitem__(self, draw: Draw) -> Samples:
         """A batch of one."""
@@ -162,17 +172,28 @@ class SampleReader(Dataset[Samples]):
         for k, draw in enumerate(draws):
             self._read(draw, frames[k], masks[k])
         index = np.array([draw.row for draw in draws])
+        quality, target = table.quality[index].astype(np.int64), table.target[index]
+        varied = np.array([draw.variation > 0 for draw in draws])
+        left_the_image = varied & (quality > 0) & ~masks.any(axis=(1, 2))
+        quality[left_the_image], target[left_the_image] = 0, 0
         return Samples(
             torch.from_numpy(frames),
             torch.from_numpy(masks),
-            torch.from_numpy(table.quality[index].astype(np.int64)),
-            torch.from_numpy(table.target[index]),
+            torch.from_numpy(quality),
+            torch.from_numpy(target),
             torch.from_numpy(table.subject[index]),
             torch.from_numpy(self.clusters[index]),
         )
 
     def _read(self, draw: Draw, frame: np.ndarray, mask: np.ndarray) -> None:
         number, row = int(self.table.case[draw.row]), int(self.table.row[draw.row])
+        if self.table.reference_images:
+            case = self._reference[number]
+            place = case.row_of(int(self.table.number[draw.row]))
+            frame[:] = case.frame(place, draw.variation)
+            if (shape := case.mask(place, draw.variation)) is not None:
+                mask[:] = shape
+            return
         if row < 0:
             return
         frame[:] = self._frames[number][row]
@@ -202,9 +223,18 @@ def draw_epoch(
     return [Draw(int(k) // copies, int(k) % copies) for k in chosen]
 
 
-def in_batches(draws: list[Draw], batch_size: int) -> list[list[Draw]]:
-    """Cut draws into batches; the last one may be smaller."""
-    return [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
+def in_batches(draws: list[Draw], batch_size: int, *, whole_only: bool = False) -> list[list[Draw]]:
+    """Cut draws into batches.
+
+    Args:
+        draws: in their order.
+        batch_size: draws a batch; the last one may have fewer.
+        whole_only: whether the last one is left out then, unless it is the only one.
+    """
+    batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
+    if whole_only and len(batches) > 1 and len(batches[-1]) < batch_size:
+        return batches[:-1]
+    return batches
 
 
 def _as_is(samples: Any) -> Any:

@@ -5,7 +5,6 @@ normalises and crops by itself, as families differ in that.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -13,20 +12,18 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional
 
+from acouslic.backbones import View
 from acouslic.challenge import QUALITY_VALUES
+from acouslic.heads import AreaHead
 from acouslic.lora import LoraConfig
-from acouslic.network import (
-    AbdomenNet,
-    Attention,
-    Decoder,
-    TrunkConfig,
-    TrunkFeatures,
-)
-from acouslic.preprocess import CLIP_MEAN, CLIP_STD
+from acouslic.network import AbdomenNet, Attention, TrunkConfig
 from benchmark.frames import Samples
 from training.adapters import add_lora, lora_layers
 from training.losses import dice_loss, joint_loss
 from training.options import LossConfig
+
+# Added above and below the fraction by MONAI.
+MONAI_SMOOTHING = 1e-5
 
 
 class Answer(NamedTuple):
@@ -54,34 +51,6 @@ class BenchmarkNetwork(nn.Module):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class View:
-    """How a family of networks sees a frame."""
-
-    mean: tuple[float, ...] = CLIP_MEAN
-    """Mean of the three colours, 0 to 1, that is subtracted."""
-    std: tuple[float, ...] = CLIP_STD
-    """Standard deviation of the three colours, by which is divided."""
-    crop: float = 1.0
-    """Share of the image's side that a centre crop leaves; 1 does not crop."""
-
-    def images(self, frames: torch.Tensor) -> torch.Tensor:
-        """Grey frames (N, S, S), 0 to 255, as normalised images (N, 3, S, S) float32."""
-        grey = frames.float()[:, None] / 255
-        if self.crop < 1:
-            size = grey.shape[-1]
-            cut = round(size * (1 - self.crop) / 2)
-            grey = functional.interpolate(
-                grey[..., cut : size - cut, cut : size - cut],
-                size=(size, size),
-                mode="bilinear",
-                align_corners=False,
-            )
-        mean = torch.tensor(self.mean, device=grey.device)[:, None, None]
-        std = torch.tensor(self.std, device=grey.device)[:, None, None]
-        return (grey - mean) / std
-
-
 class Features(Protocol):
     """A function from images to features."""
 
@@ -93,7 +62,14 @@ class Features(Protocol):
 class Classifier(BenchmarkNetwork):
     """An encoder and one logit; binary cross-entropy with annotated or not."""
 
-    def __init__(self, encoder: nn.Module, features: Features, head: nn.Module, view: View) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        features: Features,
+        head: nn.Module,
+        view: View,
+        trunk_config: TrunkConfig | None = None,
+    ) -> None:
         """Join the parts.
 
         Args:
@@ -101,9 +77,10 @@ class Classifier(BenchmarkNetwork):
             features: the encoder's features.
             head: from features to one logit; may be a module inside of the encoder.
             view: how the encoder sees a frame.
+            trunk_config: the encoder's dimensions, if it is FetalCLIP's or one like it.
         """
         super().__init__()
-        self.encoder, self.view = encoder, view
+        self.encoder, self.view, self.trunk_config = encoder, view, trunk_config
         self._features = features
         # A timm model holds its head itself: registered here too, its weights would be there twice.
         inside = [name for name, module in encoder.named_modules() if module is head]
@@ -145,55 +122,58 @@ def timm_classifier(model: Any, view: View) -> Classifier:
 
 def trunk_classifier(trunk: VisionTransformer, config: TrunkConfig) -> Classifier:
     """FetalCLIP_CLS: the pooled feature and a Linear."""
-    return Classifier(trunk, trunk, nn.Linear(config.embed_dim, 1), View())
-
-
-def taps_of(trunk: VisionTransformer, config: TrunkConfig, images: torch.Tensor) -> TrunkFeatures:
-    """The trunk's pooled feature and its features after a quarter, a half ... of its blocks.
-
-    Args:
-        trunk: FetalCLIP's image encoder, or one like it.
-        config: its dimensions.
-        images: (N, 3, S, S).
-
-    Returns:
-        What the heads need.
-    """
-    features = trunk.forward_intermediates(
-        images, indices=list(config.tap_blocks), output_extra_tokens=True
-    )
-    return TrunkFeatures(
-        pooled=features["image_features"],
-        taps=features["image_intermediates"],
-        class_tokens=[prefix[:, 0] for prefix in features["image_intermediates_prefix"]],
-    )
+    return Classifier(trunk, trunk, nn.Linear(config.embed_dim, 1), View(), config)
 
 
 class Segmenter(BenchmarkNetwork):
-    """FetalCLIP_SEG: this project's decoder on the trunk; the score is the mask's area."""
+    """FetalCLIP_SEG: a decoder on the trunk, as published or ours; the score is the mask's area."""
 
-    def __init__(self, trunk: VisionTransformer, config: TrunkConfig, decoder_width: int) -> None:
-        """Put a new decoder on a trunk."""
+    def __init__(self, network: AbdomenNet, *, dice_alone: bool) -> None:
+        """Benchmark a network whose head is `area`.
+
+        Args:
+            network: trunk and decoder.
+            dice_alone: whether there is no cross-entropy beside Dice, as in the paper's code.
+        """
         super().__init__()
-        self.config, self.trunk = config, trunk
-        self.decoder = Decoder(config, decoder_width)
+        self.network, self.dice_alone = network, dice_alone
 
     def forward(self, frames: torch.Tensor) -> Answer:
         """Score grey frames (N, S, S): the share of the pixels with p > 0.5."""
         images = View().images(frames)
-        features = taps_of(self.trunk, self.config, images)
-        logits = self.decoder(images, features.taps).mask_logits
-        area = (logits > 0).float().flatten(1).mean(dim=1)
+        features = self.network.trunk_features(images)
+        logits = self.network.decode(images, features).mask_logits
+        area = AreaHead.share(logits)
         return Answer(area, area, features.pooled, (logits,))
 
     def loss(self, answer: Answer, samples: Samples) -> torch.Tensor:
-        """Dice and cross-entropy: Dice alone has no gradient on a batch without positives."""
+        """Dice of every frame; or that of annotated frames, and a cross-entropy."""
         logits = answer.raw[0]
         target = functional.interpolate(
             samples.masks[:, None].float() / 255, size=logits.shape[-2:], mode="bilinear"
         )
+        if self.dice_alone:
+            return dice_of_every_frame(logits, target)
         dice = dice_loss(logits, target, samples.quality > 0)
         return dice + functional.binary_cross_entropy_with_logits(logits, target)
+
+
+def dice_of_every_frame(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """1 - soft Dice as MONAI's DiceLoss(sigmoid=True), which the paper's code has, computes it.
+
+    A frame without abdomen has a loss of nearly 1 whatever is said of it, and next to no gradient.
+
+    Args:
+        logits: (N, 1, G, G).
+        target: (N, 1, G, G), 0 to 1.
+
+    Returns:
+        The mean over all frames.
+    """
+    probability, truth = logits.float().sigmoid().flatten(1), target.flatten(1)
+    overlap = 2 * (probability * truth).sum(dim=1) + MONAI_SMOOTHING
+    size = probability.sum(dim=1) + truth.sum(dim=1) + MONAI_SMOOTHING
+    return (1 - overlap / size).mean()
 
 
 class Joint(BenchmarkNetwork):
@@ -210,7 +190,7 @@ class Joint(BenchmarkNetwork):
         """Score grey frames (N, S, S): the probability that a frame is annotated."""
         images = View().images(frames)
         features = self.network.trunk_features(images)
-        decoded = self.network.decoder(images, features.taps)
+        decoded = self.network.decode(images, features)
         logits = self.network.quality_head(features, decoded)
         probability = logits.softmax(dim=1)
         return Answer(

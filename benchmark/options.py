@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from dataset.backends import Backend
 from dataset.command import INLINE, POSITIONAL
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,21 @@ class Protocol:
     fixed_threshold: bool
     """Each system has its own fixed threshold; False takes the one of validation's best F1."""
     shared_weights: bool
-    """A fully trained baseline begins trial k with the last weights of trial k - 1."""
+    """A fully trained baseline begins trial k with the best weights of trial k - 1."""
     centre_crop: bool
-    """CNNs see the middle 0.875 of the image's side, which cuts the fan."""
+    """CNNs see the middle 0.875 of the image's side, Swin 0.9, which cuts the fan."""
     reference_adapters: bool
     """LoRA where the paper put it: no q, k, v, and FetalCLIP's `out_proj` dead."""
     frozen_segmentation_encoder: bool
     """FetalCLIP_SEG trains its decoder only."""
+    dice_alone: bool
+    """FetalCLIP_SEG has no cross-entropy beside Dice, so frames without abdomen teach nothing."""
     offline_copies: bool
     """The original and two fixed variations of each frame; False varies every frame anew."""
+    reference_images: bool
+    """Frames, masks and copies of `python -m benchmark prepare`; False takes the cache's."""
+    whole_batches: bool
+    """What is left at an epoch's end and fills no batch is not trained on."""
 
 
 PAPER = Protocol(
@@ -45,7 +52,10 @@ PAPER = Protocol(
     centre_crop=True,
     reference_adapters=True,
     frozen_segmentation_encoder=True,
+    dice_alone=True,
     offline_copies=True,
+    reference_images=True,
+    whole_batches=True,
 )
 STRICT = Protocol(
     name="strict",
@@ -56,9 +66,39 @@ STRICT = Protocol(
     centre_crop=False,
     reference_adapters=False,
     frozen_segmentation_encoder=False,
+    dice_alone=False,
     offline_copies=False,
+    reference_images=False,
+    whole_batches=False,
 )
 PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STRICT)}
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How the paper's code makes its images: each point can be turned off by itself."""
+
+    opencv_resize: bool = True
+    """Shrink frames by OpenCV's cubic interpolation without antialias; off: antialiased."""
+    filled_masks: bool = True
+    """Fill masks inside their outer contour."""
+    full_size_copies: bool = True
+    """Vary copies at full size, before they shrink; off: after it."""
+    always_varied: bool = False
+    """Give all copies jitter and CLAHE, and not half of them each."""
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """`prepare`."""
+
+    dataset: Annotated[Path, POSITIONAL]
+    """Data set that the cache was made of."""
+    cache: Annotated[Path, POSITIONAL]
+    """Training cache; the images go into its folder `reference`, 50 kB each at 224 px."""
+    workers: int = 1
+    """Processes, of 1 GB each."""
+    images: Annotated[ImageOptions, INLINE] = field(default_factory=ImageOptions)
 
 
 @dataclass(frozen=True)
@@ -73,16 +113,23 @@ class ProtocolChanges:
     """Take each system's own threshold and not the one of validation's best F1;
     None: as --protocol."""
     shared_weights: bool | None = None
-    """Begin a fully trained baseline where its last trial ended; None: as --protocol."""
+    """Begin a fully trained baseline with its last trial's best weights; None: as --protocol."""
     centre_crop: bool | None = None
-    """Show CNNs the middle 0.875 of the image's side; None: as --protocol."""
+    """Show CNNs the middle 0.875 of the image's side, Swin 0.9; None: as --protocol."""
     reference_adapters: bool | None = None
     """Put LoRA where the paper put it, without q, k, v; None: as --protocol."""
     frozen_segmentation_encoder: bool | None = None
     """Train the decoder of FetalCLIP_SEG only; None: as --protocol."""
+    dice_alone: bool | None = None
+    """Train FetalCLIP_SEG by Dice without cross-entropy; None: as --protocol."""
     offline_copies: bool | None = None
     """Train on two fixed copies of each frame and not on new variations within the fan;
     None: as --protocol."""
+    reference_images: bool | None = None
+    """Take frames, masks and copies as `python -m benchmark prepare` made them; None: as
+    --protocol."""
+    whole_batches: bool | None = None
+    """Leave out what fills no whole batch at an epoch's end; None: as --protocol."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +183,8 @@ class Compute:
     device: str = "cpu"
     """`cpu` or `cuda`."""
     precision: Precision = "bf16"
-    """What a pass is computed in: bf16 (autocast) or fp32."""
-    workers: int = 0
+    """What a pass is computed in: bf16 or fp16 (autocast), or fp32."""
+    readers: int = 0
     """Processes that read batches ahead; 0 reads in the training process."""
 
 
@@ -160,11 +207,31 @@ class MachineOptions:
     """What computes."""
 
     precision: Precision = "bf16"
-    """Numbers that most of a pass is computed in; scores are always fp32."""
+    """Numbers that most of a pass is computed in; a T4 knows no bf16. Scores are always fp32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """What computes; auto takes a GPU where there is one."""
-    workers: int = 0
-    """Processes that read batches ahead; 0 reads in the training process."""
+    readers: int = 0
+    """Processes of each worker that read batches ahead; 0 reads in the training process."""
+    where: Annotated[Backend, INLINE] = field(default_factory=Backend)
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """`pack`."""
+
+    benchmark: Annotated[Path, POSITIONAL]
+    """Folder of a benchmark, the --output of `run`."""
+    cache: Annotated[Path, POSITIONAL]
+    """Training cache that it ran on."""
+    system: str
+    """Name of the system, such as fetalclip_cls."""
+    output: Path
+    """Folder of the bundle."""
+    trial: int = 0
+    """Number of the trial, from 0."""
+    overwrite: bool = False
+    """Replace an older bundle in --output."""
+    weights: Annotated[WeightOptions, INLINE] = field(default_factory=WeightOptions)
 
 
 @dataclass(frozen=True)
@@ -177,7 +244,7 @@ class BenchmarkOptions:
     """Folder for trials and tables; a benchmark that was stopped goes on there."""
     systems: tuple[str, ...] | None = None
     """Names out of densenet, efficientnet, vgg, swin, deit, vit, fetalclip_cls, fetalclip_seg,
-    joint, quality; None takes all ten."""
+    fetalclip_seg_ours, joint, quality; None takes all eleven."""
     protocol: Literal["paper", "strict"] = "strict"
     """What the paper did, or the fair comparison."""
     trials: int = 5

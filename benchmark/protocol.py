@@ -114,12 +114,16 @@ def tables(cases: Split, protocol: Protocol, *, soften_frames: float = 0.0) -> T
     Returns:
         A table for each part.
     """
-    only = protocol.annotated_sweeps_only
-    return Tables(
-        frame_table(cases.training, annotated_sweeps_only=only, soften_frames=soften_frames),
-        frame_table(cases.validation, annotated_sweeps_only=only),
-        frame_table(cases.test, annotated_sweeps_only=only),
+    training, validation, test = (
+        frame_table(
+            part,
+            annotated_sweeps_only=protocol.annotated_sweeps_only,
+            soften_frames=soften,
+            reference_images=protocol.reference_images,
+        )
+        for part, soften in zip(cases, (soften_frames, 0.0, 0.0), strict=True)
     )
+    return Tables(training, validation, test)
 
 
 def counts(cases: Split, frames: Tables) -> dict[str, dict[str, Any]]:

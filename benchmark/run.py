@@ -6,25 +6,25 @@ results.json         everything that the tables and plots show
 table.md table.html  f1.png precision_recall.png sweep_scores.png embeddings.png
 """
 
-import gc
 import logging
-import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-import torch
-
 from acouslic import files
-from acouslic.errors import AcouslicError, InputError
-from benchmark.options import Compute, Protocol, Schedule, WeightSource
+from acouslic.errors import InputError
+from benchmark.images import read_image_options
+from benchmark.jobs import BenchmarkJobs, Stage, free_memory, tasks_to_do
+from benchmark.marks import differences
 from benchmark.plots import PLOTS, draw_plots
 from benchmark.protocol import Tables, counts, split, tables
+from benchmark.request import Request
 from benchmark.summary import summarise, trial_folder
 from benchmark.systems import NATIVE_SIZE_PX, SYSTEMS, Plan, System
 from benchmark.table import TABLE_MARKS, build_page, write_tables
-from benchmark.trial import FAILED, Setting, rehearse, run_trial
+from benchmark.trial import FAILED, Setting, rehearse
+from dataset.backends import Needs, run_jobs
 from dataset.cache import Cache, open_cache
 from evaluation.intervals import few_subjects
 from evaluation.style import PNG_MARK
@@ -33,29 +33,9 @@ from training.provenance import code_version
 OPTIONS, RESULTS = "options.json", "results.json"
 # A field of the protocol, which both hold.
 OPTIONS_MARK = '"frozen_segmentation_encoder"'
+# VGG: weights, gradients, two moments and the best epoch are 2.7 GB; PyTorch and batches the rest.
+WORKER_MIB = 6000
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to benchmark."""
-
-    systems: tuple[str, ...]
-    """Names of systems."""
-    trials: int
-    """Trainings of each system."""
-    protocol: Protocol
-    """How systems are compared."""
-    schedule: Schedule
-    """How they are trained."""
-    weights: WeightSource
-    """What they begin with."""
-    compute: Compute
-    """What computes."""
-    stand_ins: bool = False
-    """Whether small networks take the places of the real ones."""
-    note: str = ""
-    """A remark on top of every table."""
 
 
 def benchmark(cache_folder: Path, output: Path, request: Request) -> dict[str, Any]:
@@ -75,33 +55,48 @@ def benchmark(cache_folder: Path, output: Path, request: Request) -> dict[str, A
         OutputError: something in the folder is not ours.
     """
     cache = open_cache(cache_folder)
-    chosen = _chosen(request)
+    _chosen(request)
     _check_size(cache, request)
+    images = _image_options(cache, request)
     _refuse_strangers(output)
     cases = split(cache, request.protocol)
     plain = tables(cases, request.protocol)
     held = counts(cases, plain)
     for part, figures in held.items():
         log.info("%s: %s", part, ", ".join(f"{name} {value}" for name, value in figures.items()))
-    _claim(output, cache, request)
-    softened = tables(cases, request.protocol, soften_frames=request.schedule.soften_frames)
-    for system in chosen:
-        frames = softened if system.rates_quality else plain
-        _run_system(output, _setting(system, cache, frames, request), request.trials)
+    _claim(output, cache, request, images)
+    stages: tuple[Stage, ...] = ("train", "judge")
+    for stage in stages:
+        _run_stage(cache_folder, output, request, stage)
     results: dict[str, Any] = {
         "warnings": _warnings(cache, request, held["test"]["subjects"]),
         "protocol": asdict(request.protocol),
+        "images": images,
         "schedule": asdict(request.schedule),
         "compute": asdict(request.compute),
         "size_px": cache.size,
         "code": code_version(),
         "counts": held,
         "failed": _failures(output),
-        "systems": summarise(output, plain.test),
+        "systems": summarise(
+            output, plain.test, differences(request.protocol, request.schedule, images)
+        ),
     }
     _write(output, results, plain)
     _complain(results["failed"], f"read its {FAILED}, mend it and run the same command again")
     return results
+
+
+def _run_stage(cache_folder: Path, output: Path, request: Request, stage: Stage) -> None:
+    """Do what is still to do of a stage, on the workers that the request names."""
+    tasks = tasks_to_do(output, request, stage)
+    for task in tasks:
+        for trial in task.trials:
+            (trial_folder(output, task.system, trial) / FAILED).unlink(missing_ok=True)
+    if tasks:
+        on_gpu = request.compute.device == "cuda"
+        jobs = BenchmarkJobs(cache_folder, output, request, stage, tasks)
+        run_jobs(jobs, request.where, Needs(gpu=on_gpu, memory_mib=WORKER_MIB))
 
 
 def _refuse_strangers(output: Path) -> None:
@@ -133,10 +128,24 @@ def _check_size(cache: Cache, request: Request) -> None:
         )
 
 
-def _claim(output: Path, cache: Cache, request: Request) -> None:
+def _image_options(cache: Cache, request: Request) -> dict[str, bool] | None:
+    """How the images were made that the protocol asks for; None for the cache's own."""
+    if not request.protocol.reference_images:
+        return None
+    if not request.protocol.annotated_sweeps_only:
+        raise InputError(
+            expected="only sweeps whose AC is given: of others there are no --reference-images",
+            found="--no-annotated-sweeps-only",
+            advice="add --no-reference-images",
+        )
+    return read_image_options(cache.folder)
+
+
+def _claim(output: Path, cache: Cache, request: Request, images: dict[str, bool] | None) -> None:
     """Write down what all systems share; who adds to the folder must ask for the same."""
     facts = {
         "protocol": asdict(request.protocol),
+        "images": images,
         "schedule": asdict(request.schedule),
         "stand_ins": request.stand_ins,
         "size_px": cache.size,
@@ -159,6 +168,7 @@ def rehearse_all(cache_folder: Path, request: Request) -> None:
     cache = open_cache(cache_folder)
     chosen = _chosen(request)
     _check_size(cache, request)
+    _image_options(cache, request)
     frames = tables(split(cache, request.protocol), request.protocol)
     failed = {}
     for system in chosen:
@@ -169,33 +179,8 @@ def rehearse_all(cache_folder: Path, request: Request) -> None:
             log.exception("%s failed", system.name)
             failed[system.name] = repr(error)
         finally:
-            _free_memory()
+            free_memory()
     _complain(failed, "mend it and rehearse again")
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _run_system(output: Path, setting: Setting, trials: int) -> None:
-    """Run all trials of a system, up to the first that fails; then its error is written down."""
-    system = setting.system
-    for trial in range(trials):
-        folder = trial_folder(output, system.name, trial)
-        log.info("%s, trial %d of %d", system.name, trial + 1, trials)
-        try:
-            run_trial(folder, setting, trial)
-        # Whatever it is, it belongs to this system; the others need not wait until it is mended.
-        except Exception as error:
-            folder.mkdir(parents=True, exist_ok=True)
-            reason = str(error) if isinstance(error, AcouslicError) else repr(error)
-            files.write_text(folder / FAILED, f"{reason}\n\n{traceback.format_exc()}")
-            log.exception("%s failed in trial %d", system.name, trial)
-            return
-        finally:
-            _free_memory()
 
 
 def _failures(output: Path) -> dict[str, str]:
@@ -247,6 +232,8 @@ def _complain(failed: dict[str, str], advice: str) -> None:
 
 def device_name(wanted: str) -> str:
     """Torch's name of a device; `auto` takes a GPU where there is one."""
+    import torch
+
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return {"gpu": "cuda"}.get(wanted, wanted)

@@ -8,22 +8,20 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
-from timm.models.vgg import VGG
-from torch import nn
 
+from acouslic.backbones import BackboneName, View, build_backbone
+from acouslic.heads import AREA_THRESHOLD
 from acouslic.lora import TARGETS, LoraConfig
-from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
+from acouslic.network import AbdomenNet, DecoderName, NetworkConfig, TrunkConfig
 from benchmark import published as paper
-from benchmark.mixup import MixupConfig
 from benchmark.networks import (
     BenchmarkNetwork,
     Joint,
     Segmenter,
-    View,
     add_adapters,
     parameter_counts,
     reference_attention,
@@ -32,29 +30,25 @@ from benchmark.networks import (
 )
 from benchmark.options import Protocol, QualityParts, WeightSource
 from benchmark.quality import Quality
-from benchmark.weights import (
-    RANDOM,
-    STAND_IN_GRID,
-    timm_model,
-    trunk_with_weights,
-)
+from benchmark.weights import RANDOM, timm_model, trunk_with_weights
 from training.adapters import add_lora
+from training.mixup import MixupConfig
 
 # The layers that the paper's code adapts, and those it leaves out: q, k, v are one layer.
 REFERENCE_TIMM_TARGETS = ("proj", "fc1", "fc2")
 TIMM_TARGETS = ("qkv", *REFERENCE_TIMM_TARGETS)
 REFERENCE_TRUNK_TARGETS = ("c_fc", "c_proj", "out_proj")
-# timm's own centre crop for these CNNs: 224 of 256 px.
-CNN_CROP = 0.875
+# timm's own centre crops: 224 of 256 px for these CNNs, of 248 px for Swin.
+CNN_CROP, SWIN_CROP = 0.875, 0.9
 # As in training, and small for a trial.
 DECODER_WIDTH, STAND_IN_DECODER_WIDTH = 32, 8
 LORA = LoraConfig()
 # Quality is 0, 0.6 or 1: halfway to the lowest annotated one.
 QUALITY_THRESHOLD = 0.3
-# The paper's: the share of the pixels that FetalCLIP_SEG has to find.
-AREA_THRESHOLD = 0.01
 # The side of the images that all real architectures here take.
 NATIVE_SIZE_PX = 224
+
+Kind = Literal["published", "ours", "interpretation"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +79,8 @@ class Built:
     """What of it is trained, for people."""
     whole: bool = False
     """Whether all of it is trained."""
+    backbone: str | None = None
+    """Name of its network in timm, or of a small one in its place; None for FetalCLIP's trunk."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +101,12 @@ class System:
     """Whether `quality` is one, and not just the probability of an annotation."""
     mixup: MixupConfig | None = None
     """How its batches are planned and mixed; None draws them at random."""
+    draws_masks: bool = False
+    """Whether it outlines the abdomen, and not just rates the frame."""
+    shares_weights: bool = False
+    """Whether, under `shared_weights`, its trials may begin with each other's weights."""
+    kind: Kind = "published"
+    """Whether a paper gives it, it is this project's, or our interpretation of an abstract."""
 
 
 @cache
@@ -115,16 +117,13 @@ def real_parameters(system: System, protocol: Protocol) -> tuple[int, int]:
         return parameter_counts(system.build(plan).network)
 
 
-StandIn = Callable[[int], tuple[Any, str]]
-
-
 def timm_system(
     name: str,
     title: str,
     timm_name: str,
     *,
     adapters: bool,
-    stand_in: StandIn,
+    stand_in: BackboneName,
     crop: float = 1.0,
     figures: paper.Published | None = None,
 ) -> System:
@@ -137,8 +136,8 @@ def timm_system(
         title: its name for people.
         timm_name: the model's name in timm.
         adapters: whether LoRA and the head are trained, not all of it.
-        stand_in: builds the small network that may take its place.
-        crop: share of the side that the paper's centre crop leaves.
+        stand_in: name of the small network that may take its place.
+        crop: share of the side that timm's own centre crop leaves.
         figures: what the paper says of it.
 
     Returns:
@@ -146,10 +145,11 @@ def timm_system(
     """
 
     def build(plan: Plan) -> Built:
+        used = stand_in if plan.stand_ins else timm_name
         if plan.stand_ins:
-            (model, network_name), origin = stand_in(plan.size_px), RANDOM
+            model, origin = build_backbone(stand_in, plan.size_px), RANDOM
         else:
-            (model, origin), network_name = timm_model(timm_name, plan.weights), timm_name
+            model, origin = timm_model(timm_name, plan.weights)
         view = _timm_view(model, crop if plan.protocol.centre_crop else 1.0)
         adapt = adapters and not plan.stand_ins
         if adapt:
@@ -157,65 +157,32 @@ def timm_system(
             add_adapters(model, targets, LORA)
             model.get_classifier().requires_grad_(True)
         trained = f"LoRA on {', '.join(targets)} and the head" if adapt else "every parameter"
-        return Built(timm_classifier(model, view), network_name, origin, trained, whole=not adapt)
+        return Built(
+            timm_classifier(model, view),
+            _named(used, plan),
+            origin,
+            trained,
+            whole=not adapt,
+            backbone=used,
+        )
 
-    return System(name, title, build, figures)
+    # A stand-in is trained whole, whether or not the real one is.
+    return System(name, title, build, figures, shares_weights=True)
+
+
+def _named(network: str, plan: Plan) -> str:
+    return f"stand-in: {network}" if plan.stand_ins else network
 
 
 def _timm_view(model: Any, crop: float) -> View:
-    colours = model.pretrained_cfg if hasattr(model, "pretrained_cfg") else {}
+    known = model.pretrained_cfg if hasattr(model, "pretrained_cfg") else {}
     default = timm.data.constants
     return View(
-        mean=tuple(colours.get("mean", default.IMAGENET_DEFAULT_MEAN)),
-        std=tuple(colours.get("std", default.IMAGENET_DEFAULT_STD)),
+        mean=tuple(known.get("mean", default.IMAGENET_DEFAULT_MEAN)),
+        std=tuple(known.get("std", default.IMAGENET_DEFAULT_STD)),
         crop=crop,
+        interpolation=known.get("interpolation") or "bicubic",
     )
-
-
-def _small_densenet(size: int) -> tuple[nn.Module, str]:
-    model = timm.create_model(
-        "densenet121", num_classes=1, growth_rate=12, block_config=(2, 4, 4, 2)
-    )
-    return model, "stand-in: DenseNet of 12 layers, growth 12"
-
-
-def _small_efficientnet(size: int) -> tuple[nn.Module, str]:
-    return timm.create_model("test_efficientnet", num_classes=1), "stand-in: timm test_efficientnet"
-
-
-def _small_vgg(size: int) -> tuple[nn.Module, str]:
-    stages = [[16], [32], [32, 32], [64, 64], [64]]
-    config = [layer for stage in stages for layer in (*stage, "M")]
-    return VGG(config, num_classes=1, mlp_ratio=1 / 64), "stand-in: VGG of 7 convolutions"
-
-
-def _small_swin(size: int) -> tuple[nn.Module, str]:
-    model = timm.create_model(
-        "swin_large_patch4_window7_224",
-        num_classes=1,
-        img_size=size,
-        window_size=size // 32,
-        embed_dim=32,
-        depths=(1, 1, 2, 1),
-        num_heads=(1, 2, 4, 8),
-    )
-    return model, "stand-in: Swin of 5 blocks, width 32"
-
-
-def _small_vit(timm_name: str, label: str) -> StandIn:
-    def build(size: int) -> tuple[nn.Module, str]:
-        model = timm.create_model(
-            timm_name,
-            num_classes=1,
-            img_size=size,
-            patch_size=max(1, size // STAND_IN_GRID),
-            embed_dim=96,
-            depth=4,
-            num_heads=3,
-        )
-        return model, f"stand-in: {label} of 4 blocks, width 96"
-
-    return build
 
 
 def _trunk(plan: Plan) -> tuple[TrunkConfig, Any, str, str]:
@@ -226,9 +193,8 @@ def _trunk(plan: Plan) -> tuple[TrunkConfig, Any, str, str]:
         source = WeightSource(pretrained=False)
     config, trunk, origin = trunk_with_weights(source, size)
     name = f"ViT-{config.layers}x{config.width}"
-    if plan.stand_ins:
-        return config, trunk, f"stand-in: {name}", origin
-    return config, trunk, f"{name} (FetalCLIP's trunk)", origin
+    whose = "" if plan.stand_ins else " (FetalCLIP's trunk)"
+    return config, trunk, _named(f"{name}{whose}", plan), origin
 
 
 def _may_adapt(plan: Plan) -> bool:
@@ -255,21 +221,32 @@ def _fetalclip_cls(plan: Plan) -> Built:
     return Built(trunk_classifier(trunk, config), name, origin, f"{trained} and the head")
 
 
-def _fetalclip_seg(plan: Plan) -> Built:
-    config, trunk, name, origin = _trunk(plan)
-    if plan.protocol.frozen_segmentation_encoder and _may_adapt(plan):
-        trunk.requires_grad_(False)
-        trained = "the decoder; the trunk is frozen, its LoRA never trains in the paper's code"
-    else:
-        trained = f"{_adapt_fairly(trunk, plan)} and the decoder"
-    network = Segmenter(trunk, config, _decoder_width(plan))
-    return Built(network, name, origin, trained)
+def _fetalclip_seg(decoder: DecoderName) -> Callable[[Plan], Built]:
+    def build(plan: Plan) -> Built:
+        config, trunk, name, origin = _trunk(plan)
+        if plan.protocol.frozen_segmentation_encoder and _may_adapt(plan):
+            trunk.requires_grad_(False)
+            trained = "the decoder; the trunk is frozen, its LoRA never trains in the paper's code"
+        else:
+            trained = f"{_adapt_fairly(trunk, plan)} and the decoder"
+        network = _network(trunk, NetworkConfig(
+            config, _decoder_width(plan), decoder=decoder, head="area", patches="all"
+        ))  # fmt: skip
+        alone = decoder == "published" and plan.protocol.dice_alone
+        return Built(Segmenter(network, dice_alone=alone), name, origin, trained)
+
+    return build
+
+
+def _network(trunk: Any, config: NetworkConfig) -> AbdomenNet:
+    network = AbdomenNet(config)
+    network.trunk = trunk
+    return network
 
 
 def _joint(plan: Plan) -> Built:
     config, trunk, name, origin = _trunk(plan)
-    network = AbdomenNet(NetworkConfig(config, _decoder_width(plan)))
-    network.trunk = trunk
+    network = _network(trunk, NetworkConfig(config, _decoder_width(plan)))
     trained = _adapt_fairly(network.trunk, plan)
     return Built(Joint(network), name, origin, f"{trained}, decoder and quality head")
 
@@ -297,6 +274,7 @@ def quality_system(uses: QualityParts) -> System:
         threshold=QUALITY_THRESHOLD,
         rates_quality=True,
         mixup=mixup,
+        kind="interpretation",
     )
 
 
@@ -316,7 +294,7 @@ SYSTEMS = _registry(
         "DenseNet",
         "densenet121",
         adapters=False,
-        stand_in=_small_densenet,
+        stand_in="small-densenet",
         crop=CNN_CROP,
         figures=paper.DENSENET,
     ),
@@ -325,7 +303,7 @@ SYSTEMS = _registry(
         "EfficientNet",
         "efficientnet_b0",
         adapters=False,
-        stand_in=_small_efficientnet,
+        stand_in="small-efficientnet",
         crop=CNN_CROP,
         figures=paper.EFFICIENTNET,
     ),
@@ -334,7 +312,7 @@ SYSTEMS = _registry(
         "VGG",
         "vgg16",
         adapters=False,
-        stand_in=_small_vgg,
+        stand_in="small-vgg",
         crop=CNN_CROP,
         figures=paper.VGG,
     ),
@@ -343,7 +321,8 @@ SYSTEMS = _registry(
         "Swin",
         "swin_large_patch4_window7_224.ms_in22k_ft_in1k",
         adapters=True,
-        stand_in=_small_swin,
+        stand_in="small-swin",
+        crop=SWIN_CROP,
         figures=paper.SWIN,
     ),
     timm_system(
@@ -351,7 +330,7 @@ SYSTEMS = _registry(
         "DeiT",
         "deit3_large_patch16_224.fb_in22k_ft_in1k",
         adapters=True,
-        stand_in=_small_vit("deit3_small_patch16_224", "DeiT III"),
+        stand_in="small-deit",
         figures=paper.DEIT,
     ),
     timm_system(
@@ -359,7 +338,7 @@ SYSTEMS = _registry(
         "ViT 400M",
         "vit_large_patch14_clip_224.openai_ft_in12k_in1k",
         adapters=True,
-        stand_in=_small_vit("vit_base_patch16_clip_224", "ViT"),
+        stand_in="small-vit",
         figures=paper.VIT,
     ),
     System(
@@ -371,11 +350,20 @@ SYSTEMS = _registry(
     System(
         "fetalclip_seg",
         "FetalCLIP_SEG",
-        _fetalclip_seg,
+        _fetalclip_seg("published"),
         paper.FETALCLIP_SEG,
         threshold=AREA_THRESHOLD,
+        draws_masks=True,
     ),
-    System("joint", "Joint (ours)", _joint, rates_quality=True),
+    System(
+        "fetalclip_seg_ours",
+        "FetalCLIP_SEG, our decoder",
+        _fetalclip_seg("own"),
+        threshold=AREA_THRESHOLD,
+        draws_masks=True,
+        kind="ours",
+    ),
+    System("joint", "Joint (ours)", _joint, rates_quality=True, draws_masks=True, kind="ours"),
     *(quality_system(QualityParts(*used)) for used in itertools.product((True, False), repeat=3)),
 )
 # The ablations run where their flags, or their names, ask for them.

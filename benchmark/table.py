@@ -1,4 +1,4 @@
-"""The results as tables, in the paper's order and beside its figures, as Markdown and as HTML.
+"""The results as tables, in the paper's order and beside its figures: Markdown, HTML and LaTeX.
 
 A figure over several trials is mean ± standard deviation; an interval is 95 %, over test subjects.
 A `Cell` makes the text of one field from a system's summary (`systems` of results.json).
@@ -10,20 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from acouslic import files
+from benchmark.marks import DIFFERS, NOT_PUBLISHED, STAND_IN
 from evaluation.page import mark, render
 
 MISSING = "-"
-MARKDOWN, HTML = "table.md", "table.html"
+MARKDOWN, HTML, LATEX = "table.md", "table.html", "table.tex"
 ROOM, TEMPLATE = "benchmark", "table.html.j2"
 TITLE = "Benchmark, protocol"
 # What stands in every table of ours.
-TABLE_MARKS: Mapping[str, str] = {MARKDOWN: f"# {TITLE}", HTML: mark(ROOM)}
+TABLE_MARKS: Mapping[str, str] = {
+    MARKDOWN: f"# {TITLE}",
+    HTML: mark(ROOM),
+    LATEX: f"% {TITLE}",
+}
 # Columns of words, not of figures.
 WORD_COLUMNS = ("network",)
 INTERPRETATION = (
     "Every formula of the Quality system is our interpretation: of its paper only the abstract is"
     " public, and none of its figures is claimed to be reproduced."
 )
+# Beside a system's name in every table.
+MARKS = {
+    STAND_IN: "a small stand-in for the real network, whose figures say nothing of that one.",
+    NOT_PUBLISHED: "this project's own, or its interpretation of an abstract: no figures to meet.",
+    DIFFERS: "trained otherwise than in the paper; below stands how.",
+}
 Cell = Callable[[dict[str, Any]], str]
 
 
@@ -73,10 +84,17 @@ def build_page(results: dict[str, Any], plots: Mapping[str, str]) -> Page:
     """
     systems = results["systems"]
     rated = {name: system for name, system in systems.items() if "plcc" in system["mean"]}
+    published_rows = {name: one for name, one in systems.items() if one["published"]}
+    judged = {name: one for name, one in systems.items() if one["challenge"]}
     tables = [
         _table("Annotated or not, frame by frame, beside the paper", MAIN_COLUMNS, systems,
                "paper: the means that arXiv 2507.22802 gives for the real data; SEG's parameters"
                " are those of its decoder."),
+        _table("Against the paper", AGAINST_COLUMNS, published_rows,
+               "The mean minus the published one; in brackets the same in the paper's standard"
+               " deviations over trials, which it gives for F1 alone. Nothing is compared for a"
+               " stand-in."),
+        _table("What the challenge would give", CHALLENGE_COLUMNS, judged, _submit(judged)),
         _table("Ranking, picked frame, intervals", RANKING_COLUMNS, systems,
                "WFSS: of the frame with the highest score. To best: paired, against the system"
                " with the highest mean F1."),
@@ -87,6 +105,7 @@ def build_page(results: dict[str, Any], plots: Mapping[str, str]) -> Page:
     if rated:
         tables.append(_table("Quality as a number", QUALITY_COLUMNS, rated, INTERPRETATION))
     tables.append(_counts_table(results["counts"]))
+    tables = [table for table in tables if table.rows]
     return Page(
         title=f"{TITLE} {results['protocol']['name']}",
         warnings=results["warnings"],
@@ -98,11 +117,25 @@ def build_page(results: dict[str, Any], plots: Mapping[str, str]) -> Page:
     )
 
 
+def _submit(judged: dict[str, Any]) -> str:
+    """Which system the figures speak for, and what they are."""
+    if not judged:
+        return ""
+    best = max(judged.values(), key=lambda one: float(one["challenge"]["mean"]["score"]))
+    return (
+        "Whole stacks of the test part through the shipped pipeline and its choice by expected"
+        " score, calibrated on the validation part. A system that draws no mask has those of Joint"
+        " (ours), of the same trial. Right sweep: the chosen frame's sweep has an AC."
+        f" The highest mean score is that of {best['title']}:"
+        f" {best['challenge']['mean']['score']:.3f}."
+    )
+
+
 def _table(
     title: str, columns: dict[str, Cell], systems: dict[str, Any], remark: str = ""
 ) -> Table:
     rows = [tuple(cell(system) for cell in columns.values()) for system in systems.values()]
-    return Table(title, tuple(columns), rows, remark)
+    return Table(title, tuple(columns), rows, " ".join(filter(None, [legend(systems), remark])))
 
 
 def spread(measure: str) -> Cell:
@@ -129,6 +162,32 @@ def published(figure: str) -> Cell:
         deviation = summary["published"]["f1_sd"] if figure == "f1" else None
         text = value if isinstance(value, str) else f"{value:.4f}"
         return text if deviation is None else f"{text} ± {deviation:.3f}"
+
+    return cell
+
+
+def against(measure: str) -> Cell:
+    """A measure's mean minus the published one, and that in the paper's standard deviations."""
+
+    def cell(summary: dict[str, Any]) -> str:
+        theirs = summary["published"][measure]
+        mean = summary["mean"].get(measure)
+        if theirs is None or mean is None or STAND_IN in summary["marks"]:
+            return MISSING
+        deviation = summary["published"]["f1_sd"] if measure == "f1" else None
+        text = f"{mean - theirs:+.4f}"
+        return text if deviation is None else f"{text} ({(mean - theirs) / deviation:+.1f} SD)"
+
+    return cell
+
+
+def challenge(measure: str) -> Cell:
+    """A figure of the challenge, mean and standard deviation over trials."""
+
+    def cell(summary: dict[str, Any]) -> str:
+        judged = summary["challenge"]
+        text = f"{judged['mean'][measure]:.3f}"
+        return text if judged["trials"] < 2 else f"{text} ± {judged['sd'][measure]:.3f}"
 
     return cell
 
@@ -186,8 +245,14 @@ def in_millions(count: int) -> str:
 
 
 def title(summary: dict[str, Any]) -> str:
-    """The system's name for people."""
-    return str(summary["title"])
+    """The system's name for people, with its marks; see `MARKS`."""
+    return " ".join([str(summary["title"]), "".join(summary["marks"])]).strip()
+
+
+def legend(systems: Mapping[str, dict[str, Any]]) -> str:
+    """What the marks mean that some system has."""
+    used = [mark for mark in MARKS if any(mark in one["marks"] for one in systems.values())]
+    return " ".join(f"{mark} {MARKS[mark]}" for mark in used)
 
 
 MAIN_COLUMNS: dict[str, Cell] = {
@@ -202,6 +267,23 @@ MAIN_COLUMNS: dict[str, Cell] = {
     "paper's P": published("precision"),
     "recall": spread("recall"),
     "paper's R": published("recall"),
+}
+AGAINST_COLUMNS: dict[str, Cell] = {
+    "system": title,
+    "F1": against("f1"),
+    "accuracy": against("accuracy"),
+    "precision": against("precision"),
+    "recall": against("recall"),
+}
+CHALLENGE_COLUMNS: dict[str, Cell] = {
+    "system": title,
+    "challenge score": challenge("score"),
+    "score, 95 %": lambda summary: _interval(summary["challenge"]["interval"]["score"], "{:.3f}"),
+    "WFSS": challenge("wfss"),
+    "DSC_soft": challenge("dice_soft"),
+    "NAE": challenge("nae"),
+    "right sweep": challenge("right_sweep"),
+    "trials": lambda summary: str(summary["challenge"]["trials"]),
 }
 RANKING_COLUMNS: dict[str, Cell] = {
     "system": title,
@@ -271,12 +353,14 @@ def training_line(summary: dict[str, Any], counts: dict[str, dict[str, Any]]) ->
     """What was trained on what, in a sentence."""
     held = counts["training"]
     sources = list(dict.fromkeys(summary["begun_from"]))
+    otherwise = summary["differs"]
     return (
-        f"{summary['title']}: {summary['network']}, from {', then from '.join(sources)};"
+        f"{title(summary)}: {summary['network']}, from {', then from '.join(sources)};"
         f" trained: {summary['trained']} ({in_millions(summary['parameters']['trainable'])} of"
         f" {in_millions(summary['parameters']['total'])}); on {held['frames']:,} frames of"
         f" {held['cases']} cases, {held['positive_percent']} % positive;"
         f" {len(summary['trials'])} trials"
+        + (f"; otherwise than the paper: {', '.join(otherwise)}" if otherwise else "")
     )
 
 
@@ -309,7 +393,54 @@ def html(page: Page) -> str:
     return render(ROOM, TEMPLATE, page=page, word_columns=WORD_COLUMNS)
 
 
+# What LaTeX would take for something else, and the marks.
+LATEX_TEXT = str.maketrans(
+    {
+        "&": r"\&",
+        "%": r"\%",
+        "_": r"\_",
+        "#": r"\#",
+        "±": r"$\pm$",
+        STAND_IN: r"$^\dagger$",
+        NOT_PUBLISHED: r"$^\ddagger$",
+        DIFFERS: r"$^\S$",
+    }
+)
+
+
+def _tex(text: str) -> str:
+    return text.translate(LATEX_TEXT)
+
+
+def latex(page: Page) -> str:
+    """The page's tables in LaTeX, each a `table` that needs the package booktabs."""
+    blocks = [f"% {page.title}", *(f"% {warning}" for warning in page.warnings)]
+    for table in page.tables:
+        caption = " ".join([f"{table.title}.", *page.warnings, table.remark])
+        head, *rows = (
+            " & ".join(map(_tex, cells)) + r" \\" for cells in (table.columns, *table.rows)
+        )
+        blocks.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    rf"\caption{{{_tex(caption)}}}",
+                    rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+                    r"\toprule",
+                    head,
+                    r"\midrule",
+                    *rows,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(blocks) + "\n"
+
+
 def write_tables(output: Path, page: Page) -> None:
-    """Write table.md and table.html."""
+    """Write table.md, table.html and table.tex."""
+    files.write_text(output / LATEX, latex(page))
     files.write_text(output / MARKDOWN, markdown(page))
     files.write_text(output / HTML, html(page))

@@ -2,11 +2,14 @@
 
 predictions.npz  score and quality of every frame of the test table, in its order
 embeddings.npz   features of some test frames, of trial 0 alone
+weights.safetensors  what was trained, of the best epoch
+epoch.ckpt       the last whole epoch of a trial that is not finished
 result.json      what was trained, how, how long; written last, so with it the trial is finished
 failed.txt       what went wrong, instead of the result
 """
 
 import copy
+import logging
 import math
 import time
 from dataclasses import dataclass, replace
@@ -15,9 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch.amp.grad_scaler import GradScaler
 
 from acouslic import files
 from acouslic.challenge import Quality as FrameQuality
+from benchmark.copies import COPIES
 from benchmark.frames import (
     NO_CLUSTER,
     Draw,
@@ -28,14 +33,16 @@ from benchmark.frames import (
     in_batches,
     load,
 )
-from benchmark.measures import best_threshold
-from benchmark.mixup import fit_clusters, plan_batches
+from benchmark.measures import best_threshold, confusion, rates
 from benchmark.networks import BenchmarkNetwork, Classifier, parameter_counts
 from benchmark.options import Compute, Protocol, Schedule
+from benchmark.partners import plan_batches
 from benchmark.protocol import Tables
 from benchmark.quality import Quality
 from benchmark.systems import Built, Plan, System
 from training.augment import NUMBERS, augment
+from training.epochs import duration
+from training.mixup import fit_clusters
 from training.options import Augmentation
 
 RESULT, PREDICTIONS, EMBEDDINGS, FAILED = (
@@ -44,15 +51,16 @@ RESULT, PREDICTIONS, EMBEDDINGS, FAILED = (
     "embeddings.npz",
     "failed.txt",
 )
-# The paper's: a frame and two variations.
-COPIES = 3
+WEIGHTS, CHECKPOINT = "weights.safetensors", "epoch.ckpt"
 # Points in the plot of features: more hide each other.
 EMBEDDED_OF_EACH_QUALITY = 150
+log = logging.getLogger(__name__)
 
 
 def autocast(compute: Compute) -> torch.autocast:
     """The context in which a pass is computed."""
-    return torch.autocast(compute.device, torch.bfloat16, enabled=compute.precision == "bf16")
+    dtype = torch.float16 if compute.precision == "fp16" else torch.bfloat16
+    return torch.autocast(compute.device, dtype, enabled=compute.precision != "fp32")
 
 
 @dataclass(frozen=True)
@@ -108,10 +116,12 @@ def run_trial(folder: Path, setting: Setting, trial: int) -> None:
     built = setting.system.build(setting.plan)
     begun_from = _take_over(built, setting.plan.protocol, folder.parent, trial)
     network = built.network.to(setting.compute.device)
-    history = train(network, setting, trial)
+    history = train(network, setting, trial, folder / CHECKPOINT)
+    network.load_state_dict(history.best, strict=False)
     if (carried := _carried(built, setting.plan.protocol, folder.parent, trial)) is not None:
         _hand_on(network, carried)
-    network.load_state_dict(history.best, strict=False)
+    with files.new_file(folder / WEIGHTS) as partial:
+        save_file({name: x.cpu().contiguous() for name, x in history.best.items()}, partial)
     threshold = _threshold(network, setting)
     test = _score_test(folder, network, setting, embed=trial == 0)
     (folder / FAILED).unlink(missing_ok=True)
@@ -121,6 +131,7 @@ def run_trial(folder: Path, setting: Setting, trial: int) -> None:
         "seed": setting.seed(trial),
         "network": built.network_name,
         "origin": built.origin,
+        "stand_in": setting.plan.stand_ins,
         "trained": built.trained,
         "begun_from": begun_from,
         "parameters": dict(zip(("trainable", "total"), parameter_counts(network), strict=True)),
@@ -165,19 +176,19 @@ def _some_of_each_quality(table: FrameTable) -> np.ndarray:
 
 
 def _carried(built: Built, protocol: Protocol, folder: Path, trial: int) -> Path | None:
-    """Where the last weights of a trial go, if the next trial begins with them."""
+    """Where the best weights of a trial go, if the next trial begins with them."""
     if not (protocol.shared_weights and built.whole):
         return None
     return folder / f"carried-{trial}.safetensors"
 
 
 def _take_over(built: Built, protocol: Protocol, folder: Path, trial: int) -> str:
-    """Begin with the last trial's weights where the protocol says so; return with what."""
+    """Begin with the last trial's best weights where the protocol says so; return with what."""
     carried = _carried(built, protocol, folder, trial - 1)
     if carried is None or trial == 0 or not isinstance(built.network, Classifier):
         return built.origin
     built.network.encoder.load_state_dict(load_file(carried), strict=False)
-    return f"the last weights of trial {trial - 1}"
+    return f"the best weights of trial {trial - 1}"
 
 
 def _hand_on(network: BenchmarkNetwork, carried: Path) -> None:
@@ -195,18 +206,22 @@ class History:
     """How a training went."""
 
     epochs: list[dict[str, float]]
-    """training_loss, validation_loss and seconds of each epoch."""
+    """training_loss, validation_loss, validation_f1 and seconds of each epoch."""
     best: dict[str, torch.Tensor]
     """The trained weights of the epoch with the least validation loss."""
 
 
-def train(network: BenchmarkNetwork, setting: Setting, trial: int) -> History:
-    """Train a network in place, up to the last epoch.
+def train(
+    network: BenchmarkNetwork, setting: Setting, trial: int, checkpoint: Path | None = None
+) -> History:
+    """Train a network in place, up to the last epoch, a logged line an epoch.
 
     Args:
         network: the system's network, on its device.
         setting: what it is trained on, and how.
         trial: the trial's number, from 0.
+        checkpoint: file that every epoch is kept in, and after which this goes on if it is there;
+            it is gone in the end.
 
     Returns:
         Losses, times and the best epoch's weights.
@@ -215,21 +230,119 @@ def train(network: BenchmarkNetwork, setting: Setting, trial: int) -> History:
         FloatingPointError: the loss is no number any more.
     """
     schedule = setting.schedule
-    optimiser = _optimiser(network, schedule)
+    steps = _Steps(network, setting)
     reader = SampleReader(setting.tables.training, copies_seed=schedule.seed)
-    epochs: list[dict[str, float]] = []
-    best: dict[str, torch.Tensor] = {}
-    for epoch in range(schedule.epochs):
+    history = History([], {})
+    if checkpoint is not None and checkpoint.is_file():
+        history = steps.resume(checkpoint)
+    for epoch in range(len(history.epochs), schedule.epochs):
         start = time.perf_counter()
+        # An epoch's random numbers are its own, so that one that is begun again draws the same.
         generator = np.random.default_rng([setting.seed(trial), epoch])
+        torch.manual_seed(int(generator.integers(2**62)))
         batches = _epoch_batches(network, setting, reader, generator)
-        loss = _train_epoch(network, optimiser, reader, batches, setting)
-        seconds = round(time.perf_counter() - start, 3)
-        held_out = evaluate(network, setting.tables.validation, setting).loss
-        epochs.append({"training_loss": loss, "validation_loss": held_out, "seconds": seconds})
-        if held_out <= min(past["validation_loss"] for past in epochs):
-            best = _trained_state(network)
-    return History(epochs, best)
+        loss = steps.epoch(reader, batches)
+        seconds = time.perf_counter() - start
+        held_out = evaluate(network, setting.tables.validation, setting)
+        history = _with_epoch(history, network, setting, loss, held_out, seconds)
+        _tell(history, setting, trial, time.perf_counter() - start)
+        if checkpoint is not None:
+            steps.keep(checkpoint, history)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return history
+
+
+def _with_epoch(
+    history: History,
+    network: BenchmarkNetwork,
+    setting: Setting,
+    loss: float,
+    held_out: Evaluation,
+    seconds: float,
+) -> History:
+    labels = setting.tables.validation.quality > 0
+    threshold = setting.system.threshold
+    if not setting.plan.protocol.fixed_threshold:
+        threshold = best_threshold(held_out.score, labels)
+    f1 = rates(confusion(held_out.score >= threshold, labels))["f1"]
+    figures = {
+        "training_loss": loss,
+        "validation_loss": held_out.loss,
+        "validation_f1": float(f1),
+        "seconds": round(seconds, 3),
+    }
+    epochs = [*history.epochs, figures]
+    is_best = held_out.loss <= min(past["validation_loss"] for past in epochs)
+    return History(epochs, _trained_state(network) if is_best else history.best)
+
+
+def _tell(history: History, setting: Setting, trial: int, last_s: float) -> None:
+    done, last = len(history.epochs), history.epochs[-1]
+    log.info(
+        "%s, trial %d, epoch %d of %d: loss %.4f, validation loss %.4f, F1 %.4f; %s left",
+        setting.system.name,
+        trial + 1,
+        done,
+        setting.schedule.epochs,
+        last["training_loss"],
+        last["validation_loss"],
+        last["validation_f1"],
+        duration(last_s * (setting.schedule.epochs - done)),
+    )
+
+
+class _Steps:
+    """The optimiser of a network, and what a checkpoint has to hold of it."""
+
+    def __init__(self, network: BenchmarkNetwork, setting: Setting) -> None:
+        self.network, self.setting = network, setting
+        compute = setting.compute
+        self.optimiser = _optimiser(network, setting.schedule)
+        # Gradients of fp16 would vanish without a scale.
+        is_fp16 = compute.precision == "fp16"
+        self.scaler = GradScaler(compute.device, enabled=is_fp16)
+
+    def epoch(self, reader: SampleReader, batches: list[list[Draw]]) -> float:
+        """Train on batches; returns their mean loss."""
+        self.network.train()
+        total, compute = 0.0, self.setting.compute
+        for read in load(reader, batches, compute.readers):
+            samples = _on(read, compute.device)
+            if not self.setting.plan.protocol.offline_copies:
+                samples = _vary_within_fan(samples)
+            with autocast(compute):
+                loss = self.network.loss(self.network(samples.frames), samples)
+            self.optimiser.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise FloatingPointError("the training loss is not finite")
+        return total / len(batches)
+
+    def keep(self, checkpoint: Path, history: History) -> None:
+        """Write down all that the next epoch depends on."""
+        content = {
+            "trained": _trained_state(self.network),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epochs": history.epochs,
+            "best": history.best,
+        }
+        with files.new_file(checkpoint) as partial:
+            torch.save(content, partial)
+
+    def resume(self, checkpoint: Path) -> History:
+        """Go back to what `keep` wrote; nothing in it is unpickled as code."""
+        device = self.setting.compute.device
+        content = torch.load(checkpoint, map_location=device, weights_only=True)
+        self.network.load_state_dict(content["trained"], strict=False)
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.scaler.load_state_dict(content["scaler"])
+        log.info("%s goes on after epoch %d", checkpoint.parent, len(content["epochs"]))
+        return History(content["epochs"], content["best"])
 
 
 def rehearse(setting: Setting) -> str:
@@ -248,7 +361,7 @@ def rehearse(setting: Setting) -> str:
     reader = SampleReader(setting.tables.training)
     batches = _epoch_batches(network, setting, reader, np.random.default_rng(setting.seed(0)))[:1]
     start = time.perf_counter()
-    _train_epoch(network, _optimiser(network, setting.schedule), reader, batches, setting)
+    _Steps(network, setting).epoch(reader, batches)
     seconds = time.perf_counter() - start
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     total = sum(parameter.numel() for parameter in trained)
@@ -289,7 +402,8 @@ def _epoch_batches(
         len(reader.table), copies=copies, limit=schedule.frames_per_epoch, generator=generator
     )
     if mixup is None or not isinstance(network, Quality):
-        return in_batches(draws, schedule.batch_size)
+        whole_only = setting.plan.protocol.whole_batches
+        return in_batches(draws, schedule.batch_size, whole_only=whole_only)
     # Partners come from the frames drawn for this epoch, the only ones worth a pass of the trunk.
     pool = np.unique([draw.row for draw in draws])
     embeddings = _embed(network, reader, pool, setting)
@@ -313,35 +427,10 @@ def _embed(
     network.eval()
     batches = in_batches([Draw(int(k), 0) for k in index], setting.schedule.batch_size)
     embeddings = []
-    for samples in load(reader, batches, setting.compute.workers):
+    for samples in load(reader, batches, setting.compute.readers):
         with autocast(setting.compute):
             embeddings.append(network.embed(samples.frames.to(setting.compute.device)).cpu())
     return torch.cat(embeddings).numpy()
-
-
-def _train_epoch(
-    network: BenchmarkNetwork,
-    optimiser: torch.optim.Optimizer,
-    reader: SampleReader,
-    batches: list[list[Draw]],
-    setting: Setting,
-) -> float:
-    """The mean training loss over batches."""
-    network.train()
-    total = 0.0
-    for read in load(reader, batches, setting.compute.workers):
-        samples = _on(read, setting.compute.device)
-        if not setting.plan.protocol.offline_copies:
-            samples = _vary_within_fan(samples)
-        with autocast(setting.compute):
-            loss = network.loss(network(samples.frames), samples)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        total += float(loss.detach())
-    if not math.isfinite(total):
-        raise FloatingPointError("the training loss is not finite")
-    return total / len(batches)
 
 
 def _on(samples: Samples, device: str) -> Samples:
@@ -381,7 +470,7 @@ def evaluate(
     embeddings: dict[int, np.ndarray] = {}
     loss, seconds = 0.0, 0.0
     for batch, read in zip(
-        batches, load(SampleReader(table), batches, compute.workers), strict=True
+        batches, load(SampleReader(table), batches, compute.readers), strict=True
     ):
         rows = np.array([draw.row for draw in batch])
         samples = _on(read, compute.device)

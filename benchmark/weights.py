@@ -11,6 +11,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 
+from acouslic.backbones import SMALL_GRID
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig, build_trunk
 from benchmark.options import WeightSource
@@ -19,8 +20,6 @@ from training.base import load_base
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 FETALCLIP = Path(__file__).resolve().parents[1] / "resources" / "fetalclip.json"
 RANDOM = "random weights"
-# Tokens along a stand-in's side.
-STAND_IN_GRID = 8
 
 
 def timm_model(name: str, source: WeightSource) -> tuple[Any, str]:
@@ -114,7 +113,7 @@ def small_trunk(size: int) -> TrunkConfig:
     """Dimensions of a small ViT for images of this side, with 8 x 8 tokens."""
     return TrunkConfig(
         image_size=size,
-        patch_size=max(1, size // STAND_IN_GRID),
+        patch_size=max(1, size // SMALL_GRID),
         width=128,
         layers=4,
         embed_dim=128,

@@ -9,7 +9,7 @@ usage: recipes/benchmark.sh DATASET FETALCLIP_WEIGHTS [WORK [OPTION ...]]
   DATASET             the challenge's training set, version 1.1, unpacked
   FETALCLIP_WEIGHTS   FetalCLIP_weights.pt, from its authors' model page
   WORK                folder for all that is made (default: benchmark-work)
-  OPTION              more options of python -m benchmark for both protocols, such as --pretrained-dir FOLDER
+  OPTION              more options of python -m benchmark run for both protocols, such as --pretrained-dir FOLDER
 
 Prepares the frames, imports FetalCLIP's trunk, puts one batch through every system, and then trains ten systems five
 times under the paper's protocol and five times under the strict one: about 40 hours on an A100 (calculated, not
@@ -36,11 +36,12 @@ workers=$(nproc)
 [ "$workers" -le 8 ] || workers=8
 
 python -m training prepare "$dataset" --output "$work/cache" --size 224 --workers "$workers"
+python -m benchmark prepare "$dataset" "$work/cache" --workers "$workers"
 # A base is written whole or not at all: the folder is there once it is finished.
 [ -d "$work/base" ] || python -m training import-fetalclip "$weights" --output "$work/base"
 
 run() {
-  python -m benchmark "$work/cache" --base "$work/base" --protocol "$1" --output "$work/$1" --workers "$workers" \
+  python -m benchmark run "$work/cache" --base "$work/base" --protocol "$1" --output "$work/$1" --readers "$workers" \
     "${options[@]}" "${@:2}"
 }
 
@@ -50,5 +51,5 @@ run strict
 
 echo "benchmark.sh: done in $((SECONDS / 3600)) h $((SECONDS / 60 % 60)) min"
 for protocol in paper strict; do
-  echo "open $work/$protocol/table.html in a browser, or read $work/$protocol/table.md"
+  echo "open $work/$protocol/table.html in a browser, or read $work/$protocol/table.md; table.tex there is for LaTeX"
 done

@@ -8,27 +8,27 @@ import torch
 from benchmark_cache import write_cache
 from scipy import stats
 
-from benchmark.correlation import (
+from benchmark.frames import NO_CLUSTER, Draw, Samples, draw_epoch, frame_table
+from benchmark.options import STRICT, QualityParts, WeightSource
+from benchmark.partners import plan_batches
+from benchmark.protocol import split, tables
+from benchmark.quality import Quality
+from benchmark.systems import SYSTEMS, Plan, quality_name
+from training.correlation import (
     correlation_loss,
     exact_ranks,
     pearson,
     soft_ranks,
     soft_spearman,
 )
-from benchmark.frames import NO_CLUSTER, Draw, Samples, draw_epoch, frame_table
-from benchmark.mixup import (
+from training.mixup import (
     MixupConfig,
     Pool,
     draw_pairs,
     fit_clusters,
     mix,
     partner_weights,
-    plan_batches,
 )
-from benchmark.options import STRICT, QualityParts, WeightSource
-from benchmark.protocol import split, tables
-from benchmark.quality import Quality
-from benchmark.systems import SYSTEMS, Plan, quality_name
 
 
 @pytest.fixture
@@ -108,7 +108,9 @@ def test_partners_are_of_the_cluster_near_in_quality_and_of_others() -> None:
 def test_pairs_stay_in_their_cluster() -> None:
     torch.manual_seed(0)
     samples = _samples(cluster=[0, 0, 0, 1, 1, 2], subject=[0, 1, 2, 0, 1, 0])
-    pairs = draw_pairs(samples, MixupConfig(pseudo_samples=4))
+    pairs = draw_pairs(
+        Pool(samples.target, samples.subject, samples.cluster), MixupConfig(pseudo_samples=4)
+    )
     assert len(pairs.first) == 5 * 4  # The last one has no partner.
     assert (samples.cluster[pairs.first] == samples.cluster[pairs.second]).all()
     assert (samples.subject[pairs.first] != samples.subject[pairs.second]).all()
@@ -117,7 +119,7 @@ def test_pairs_stay_in_their_cluster() -> None:
 
 def test_mixing_is_linear() -> None:
     samples = _samples(cluster=[0, 0], subject=[0, 1])
-    pairs = draw_pairs(samples, MixupConfig())
+    pairs = draw_pairs(Pool(samples.target, samples.subject, samples.cluster), MixupConfig())
     values = torch.tensor([[2.0, 4.0], [10.0, 20.0]])
     share = pairs.share[:, None]
     expected = share * values[pairs.first] + (1 - share) * values[pairs.second]

@@ -14,17 +14,21 @@ import pytest
 import torch
 from benchmark_cache import SIZE, write_cache
 
+from acouslic.bundle import load_bundle
 from acouslic.errors import InputError, OutputError
-from benchmark import systems
-from benchmark.command import request_of, run_benchmark
+from benchmark import systems, trial
+from benchmark.challenge_score import MEASURES
+from benchmark.command import pack, request_of, run_benchmark
 from benchmark.options import (
     PAPER,
     STRICT,
     BenchmarkOptions,
     Compute,
+    PackOptions,
     Protocol,
     ProtocolChanges,
     Schedule,
+    WeightOptions,
     WeightSource,
 )
 from benchmark.protocol import split, tables
@@ -80,13 +84,13 @@ def test_results_tables_and_plots(cache_folder: Path, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["systems"] == json.loads(json.dumps(results["systems"]))
     quality = written["systems"]["quality"]
-    f1 = [trial["f1"] for trial in quality["trials"]]
+    f1 = [one["f1"] for one in quality["trials"]]
     assert quality["mean"]["f1"] == pytest.approx(np.mean(f1))
     assert quality["sd"]["f1"] == pytest.approx(np.std(f1, ddof=1))
     assert {"plcc", "case_krocc", "wfss"} <= set(quality["mean"])
     assert quality["thresholds"] == [0.3, 0.3]
-    low, high = quality["interval"]["accuracy"]
-    assert low <= quality["mean"]["accuracy"] <= high
+    # Four test subjects: from fewer than five there is no interval.
+    assert set(quality["interval"].values()) == {None}
     efficientnet = written["systems"]["efficientnet"]
     assert efficientnet["real_parameters"] == {"paper": 4_008_829, "strict": 4_008_829}
     for name in ("table.md", "table.html"):
@@ -96,7 +100,7 @@ def test_results_tables_and_plots(cache_folder: Path, tmp_path: Path) -> None:
         assert "Phantoms: these frames are simulated" in text
         assert "0.7253 ± 0.030" in text
         assert "4,008,829" in text
-        assert "EfficientNet: stand-in: timm test_efficientnet, from random weights" in text
+        assert "EfficientNet †§: stand-in: small-efficientnet, from random weights" in text
     for name in ("f1", "precision_recall", "sweep_scores", "embeddings"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -163,6 +167,73 @@ def test_a_rehearsal_shows_every_system_a_batch(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_stopped_trial_goes_on_after_its_last_epoch_and_ends_alike(
+    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("--systems", "quality", "--trials", "1", "--epochs", "3")
+    run(cache_folder, tmp_path / "whole", *names)
+    told = 0
+
+    def stop(*arguments: Any) -> None:
+        nonlocal told
+        told += 1
+        if told == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trial, "_tell", stop)
+        run(cache_folder, tmp_path / "stopped", *names)
+    folder = tmp_path / "stopped/quality/trial-0"
+    assert (folder / "epoch.ckpt").is_file() and not (folder / "result.json").exists()
+    run(cache_folder, tmp_path / "stopped", *names)
+    assert not (folder / "epoch.ckpt").exists()
+    scores = [
+        np.load(tmp_path / name / "quality/trial-0/predictions.npz")["score"]
+        for name in ("whole", "stopped")
+    ]
+    assert np.array_equal(*scores)
+
+
+def test_trials_are_jobs_and_every_family_is_judged_packed_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    cache_folder, output = tmp_path / "cache", tmp_path / "output"
+    write_cache(cache_folder, 20, of_full_size=True)
+    results = run(
+        cache_folder, output, "--systems", "efficientnet", "fetalclip_cls", "fetalclip_seg",
+        "joint", "quality", "--trials", "1", "--workers", "1",
+    )  # fmt: skip
+    line = next(text for text in caplog.messages if text.startswith("joint, trial 1, epoch 1 of 1"))
+    assert re.search(r"loss \d.*, validation loss \d.*, F1 \d.*; 0 s left", line)
+    for name, system in results["systems"].items():
+        assert set(system["challenge"]["mean"]) == set(MEASURES), name
+        options = PackOptions(output, cache_folder, name, tmp_path / name)
+        pack(replace(options, weights=WeightOptions(weights="none")))
+        bundle = load_bundle(tmp_path / name)
+        assert bundle.is_simulated and bundle.provenance["stand_in"]
+    text = (output / "table.tex").read_text()
+    assert r"\begin{tabular}" in text and r"$^\dagger$" in text and "†" not in text
+    assert "What the challenge would give" in (output / "table.html").read_text()
+    with pytest.raises(InputError, match=r"challenge\.json"):
+        pack(PackOptions(output, cache_folder, "vgg", tmp_path / "vgg"))
+
+
+def test_trials_go_to_workers_side_by_side(cache_folder: Path, tmp_path: Path) -> None:
+    names = ("--systems", "efficientnet", "vit", "--trials", "1", "--workers", "2")
+    results = run(cache_folder, tmp_path, *names)
+    assert list(results["systems"]) == ["efficientnet", "vit"]
+    assert not (tmp_path / ".claims").exists()
+
+
+def test_without_the_network_that_draws_masks_a_classifier_is_not_judged(
+    cache_folder: Path, tmp_path: Path
+) -> None:
+    results = run(cache_folder, tmp_path, "--systems", "efficientnet", "--trials", "1")
+    assert results["systems"]["efficientnet"]["challenge"] is None
+    assert "What the challenge would give" not in (tmp_path / "table.md").read_text()
+
+
 def test_unknown_systems_and_other_sizes_are_refused(cache_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="resnet"):
         run(cache_folder, tmp_path, "--systems", "resnet")
@@ -184,7 +255,7 @@ def test_weights_are_shared_between_trials_only_by_the_papers_protocol(
         results = run(cache_folder, output, *names, *more)
         begun = results["systems"]["densenet"]["begun_from"]
         assert begun[0] == "random weights"
-        assert (begun[1] == "the last weights of trial 0") is shared
+        assert (begun[1] == "the best weights of trial 0") is shared
         assert len(list(output.rglob("carried-*"))) == int(shared)
 
 
@@ -210,14 +281,14 @@ def test_every_part_of_a_protocol_can_be_changed_and_told(cache_folder: Path) ->
 
 
 def test_help_is_quick_and_has_a_sentence_for_every_option() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "benchmark", "--help"]
+    command = [sys.executable, "-X", "importtime", "-m", "benchmark", "run", "--help"]
     environment = os.environ | {"COLUMNS": "1000"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     options = re.findall(r"^│ (?:--|[A-Z])", done.stdout, re.MULTILINE)
     told = re.findall(r"\S\. \((?:required|default: .+)\)", done.stdout)
-    assert len(options) == len(told) == 32
+    assert len(options) == len(told) == 40
     assert all(re.search(rf"\b{name}\b", done.stdout) for name in systems.DEFAULT_SYSTEMS)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "tyro" in imported

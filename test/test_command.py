@@ -17,7 +17,7 @@ from docstring_parser import parse_from_object
 
 from acouslic.errors import InputError
 from acouslic.stopping import Stopped
-from benchmark.command import run_benchmark
+from benchmark import command as benchmark
 from dataset.command import INLINE, POSITIONAL, Command, call, run
 from evaluation import __main__ as evaluation
 from training import commands as training
@@ -156,7 +156,8 @@ def leaves(options: type) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "command", [*training.COMMANDS.values(), *evaluation.COMMANDS.values(), run_benchmark]
+    "command",
+    [*training.COMMANDS.values(), *evaluation.COMMANDS.values(), *benchmark.COMMANDS.values()],
 )
 def test_every_option_has_a_sentence_of_help(command: Command) -> None:
     (parameter,) = inspect.signature(command, eval_str=True).parameters.values()

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from acouslic.network import (
     AbdomenNet,
+    Decoder,
     NetworkConfig,
     TrunkConfig,
     attend,
@@ -57,6 +58,7 @@ def test_every_size_of_the_frame_reaches_the_mask(
     output = network(torch.rand(2, 3, 32, 32))
     assert output.mask_logits.shape == (2, 1, 32, 32)
     output.mask_logits.square().mean().backward()
+    assert isinstance(network.decoder, Decoder)
     assert len(network.decoder.levels) == image_levels - 1
     for level in (network.decoder.image, *network.decoder.levels):
         assert all(parameter.grad is not None for parameter in level.parameters())

@@ -229,7 +229,7 @@ def run_benchmark(world: World, output: Path) -> int:
     what = ["--systems", "efficientnet", "--trials", "1", "--stand-ins", "--precision", "fp32"]
     size = ["--epochs", "1", "--frames-per-epoch", "12", "--batch-size", "12"]
     place = [str(world.benchmark_cache), "--output", str(output), "--accelerator", "cpu"]
-    return benchmark([*place, *what, *size])
+    return benchmark(["run", *place, *what, *size])
 
 
 # The answers' network is random and may see no abdomen, so all are asked for with --fail-soft.

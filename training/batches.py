@@ -59,6 +59,8 @@ class Batch(NamedTuple):
     """(B,) bool, the frames whose masks are known: annotated, or certain to be empty."""
     uniform: torch.Tensor
     """(B, NUMBERS) float32 in [0, 1), the numbers that vary the frames."""
+    subject: torch.Tensor
+    """(B,) int64, the number of the frame's subject."""
 
 
 class FramePools:
@@ -156,6 +158,8 @@ class TrainingFrames(Dataset[Batch]):
         self._teaches_mask = [teaches_mask(case, empty_masks) for case in cache.cases]
         self._frames = [case.frames for case in cache.cases]
         self._masks = [case.masks for case in cache.cases]
+        subjects = sorted({case.facts.subject for case in cache.cases})
+        self._subject = [subjects.index(case.facts.subject) for case in cache.cases]
 
     def __getitem__(self, draw: Draw) -> Any:
         """A batch of one."""
@@ -171,7 +175,10 @@ class TrainingFrames(Dataset[Batch]):
                 masks[k] = self._masks[draw.case][case.mask_row[draw.row]]
         known = np.array([self._teaches_mask[draw.case][draw.row] for draw in draws])
         frames, quality, uniform = self.without_masks(draws)
-        return Batch(frames, torch.from_numpy(masks), quality, torch.from_numpy(known), uniform)
+        subject = torch.tensor([self._subject[draw.case] for draw in draws])
+        return Batch(
+            frames, torch.from_numpy(masks), quality, torch.from_numpy(known), uniform, subject
+        )
 
     def without_masks(self, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Frames, quality and uniform numbers of a batch."""

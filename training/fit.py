@@ -21,6 +21,8 @@ from training.runs import WEIGHTS, run
 
 # Set by hand: a ViT-L/14, its optimiser and what reads batches ahead.
 MEMORY_MIB = 8 * 1024
+# The heads that say quality as a number.
+RATING_HEADS = ("rating", "fusion")
 
 
 def fold_folder(output: Path, fold: int) -> Path:
@@ -53,7 +55,14 @@ def fit(
     network = adapted_network(base, cache, options)
     training, held_out = split(cache, fold=fold, folds=options.folds, seed=options.split_seed)
     folder = fold_folder(output, fold)
-    module = AbdomenTraining(network, options.recipe, training, held_out, workers=machine.workers)
+    module = AbdomenTraining(
+        network,
+        options.recipe,
+        training,
+        held_out,
+        rating=options.rating,
+        workers=machine.workers,
+    )
     return run(
         folder,
         module,
@@ -143,6 +152,7 @@ def identity(
         "folds": options.folds,
         "split_seed": options.split_seed,
         "simulated": cache.simulated,
+        **({"rating": asdict(options.rating)} if options.head in RATING_HEADS else {}),
     }
 
 
@@ -161,7 +171,13 @@ def adapted_network(base: Path, cache: Cache, options: FitOptions) -> AbdomenNet
     cache.require_size(config.image_size, f"as {base} was trained on")
     torch.manual_seed(options.recipe.seed)
     network = AbdomenNet(
-        NetworkConfig(config, options.decoder_width, options.image_levels, options.intensity)
+        NetworkConfig(
+            config,
+            options.decoder_width,
+            options.image_levels,
+            options.intensity,
+            head=options.head,
+        )
     )
     network.trunk.load_state_dict(trunk.state_dict())
     add_lora(network.trunk, options.lora)

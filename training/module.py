@@ -4,7 +4,7 @@ Checkpoints hold what is trained and its optimiser; a frozen base is never in th
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import lightning
@@ -15,7 +15,9 @@ from open_clip.transformer import VisionTransformer
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from acouslic.network import AbdomenNet
+from acouslic.challenge import QUALITY_VALUES
+from acouslic.heads import FusionHead, RatingHead
+from acouslic.network import AbdomenNet, TrunkFeatures
 from acouslic.preprocess import normalise
 from acouslic.selection import SelectionConfig
 from dataset.cache import Cache
@@ -31,7 +33,9 @@ from training.batches import (
 )
 from training.batchnorm import share_batch_norm
 from training.losses import class_weights, joint_loss
-from training.options import Recipe
+from training.mixup import Clusters, Pool
+from training.options import RatingConfig, Recipe
+from training.rating import rating_loss
 from training.whole_stack import Figures, figures, judge, mean_figures, predict_case
 
 # Dropout's seed is made of the recipe's, the batch's number and the process's. No two batches of a
@@ -184,6 +188,7 @@ class AbdomenTraining(FrameTraining):
         validation: Cache,
         *,
         teacher: AbdomenNet | None = None,
+        rating: RatingConfig | None = None,
         workers: int = 0,
     ) -> None:
         """Prepare to train.
@@ -195,12 +200,15 @@ class AbdomenTraining(FrameTraining):
             validation: the cases to validate on.
             teacher: gives the masks to learn on frames whose labels give none: what a network could
                 before, it then keeps (Li and Hoiem 2016, arXiv 1606.09282). None: they teach none.
+            rating: how a head learns that says quality as a number; None: by Huber's loss alone.
             workers: processes that read batches ahead.
         """
         frames = TrainingFrames(training, recipe.loss.empty_masks)
         super().__init__(network, recipe, frames, validation, workers=workers)
         # Not a module of this one: no checkpoint holds it, no optimiser sees it.
         self._teacher = (teacher,)
+        self.rating = rating or RatingConfig(cmx=False, correlation=False)
+        self.clusters = Clusters(network.config.trunk.embed_dim)
         self.judged: list[Figures] = []
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -211,16 +219,43 @@ class AbdomenTraining(FrameTraining):
             )
             images = normalise(frames, self.network.config.intensity)
             masks, known = self._known_masks(images, masks, batch.teaches_mask)
-        output = self.network(images)
-        return joint_loss(
-            output.mask_logits,
-            output.quality_logits,
+        head, loss = self.network.quality_head, self.recipe.loss
+        features = self.network.trunk_features(images)
+        decoded = self.network.decode(images, features)
+        rates = isinstance(head, RatingHead | FusionHead)
+        losses = joint_loss(
+            decoded.mask_logits,
+            head(features, decoded),
             masks,
             batch.quality,
             teaches_mask=known,
             class_weights=self.class_weights,
-            config=self.recipe.loss,
+            config=replace(loss, quality=0) if rates else loss,
         )._asdict()
+        if isinstance(head, RatingHead | FusionHead):
+            losses["quality"] = self._rating_loss(head, features, batch)
+            losses["total"] = losses["total"] + loss.quality * losses["quality"]
+        return losses
+
+    def _rating_loss(
+        self, head: RatingHead | FusionHead, features: TrunkFeatures, batch: Batch
+    ) -> torch.Tensor:
+        target = torch.tensor(QUALITY_VALUES, device=batch.quality.device)[batch.quality]
+        pool = None
+        if self.rating.cmx and self.network.training:
+            cluster = self.clusters(features.pooled)
+            pool = None if cluster is None else Pool(target, batch.subject, cluster)
+        return rating_loss(
+            head.rate,
+            head.project(features),
+            target,
+            pool=pool,
+            correlation=self.rating.correlation,
+        )
+
+    def on_train_epoch_end(self) -> None:
+        """Cluster the epoch's last frames anew, for the next one's mix-up."""
+        self.clusters.fit(self.recipe.seed)
 
     def _known_masks(
         self, images: torch.Tensor, masks: torch.Tensor, known: torch.Tensor

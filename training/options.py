@@ -16,6 +16,8 @@ Device = Literal["auto", "cpu", "cuda"]
 StoredType = Literal["fp16", "fp32"]
 # preprocess.Intensity, which would bring torch; mypy holds the two to the same words.
 Intensity = Literal["as-is", "fan"]
+# network.HeadName, likewise.
+HeadName = Literal["joint", "class", "area", "rating", "fusion"]
 # Which frames without annotation teach an empty mask. Next to annotated frames, and in sweeps that
 # nobody looked through, abdomens are well in view that no mask tells of.
 EmptyMasks = Literal["all", "far", "none"]
@@ -109,6 +111,16 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class RatingConfig:
+    """How heads learn that say quality as a number; docs/benchmark.md has the formulas."""
+
+    cmx: bool = True
+    """Mix the features of similar frames, with --head rating or fusion."""
+    correlation: bool = True
+    """Add the correlation to the loss, with --head rating or fusion."""
+
+
+@dataclass(frozen=True)
 class FitOptions:
     """What is fitted: the same for all folds."""
 
@@ -122,6 +134,10 @@ class FitOptions:
     """Sizes of the frame that the decoder convolves itself, 1 to 4."""
     intensity: Intensity = "fan"
     """as-is: brightness as the machine made it; fan: mean and spread as usual inside the fan."""
+    head: HeadName = "joint"
+    """What rates a frame: joint is this project's; class, area: as FetalCLIP_CLS and _SEG; rating,
+    fusion: quality as a number, the latter from features of four depths."""
+    rating: Annotated[RatingConfig, INLINE] = field(default_factory=RatingConfig)
     lora: Annotated[LoraConfig, INLINE] = field(default_factory=LoraConfig)
     recipe: Annotated[Recipe, INLINE] = field(default_factory=Recipe)
     validate_every: int = 1

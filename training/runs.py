@@ -273,6 +273,7 @@ def _finish(folder: Path) -> None:
     state = {
         name.removeprefix("network.").replace(".base_layer", ""): tensor.contiguous()
         for name, tensor in best["state_dict"].items()
+        if name.startswith("network.")
     }
     files.write_json(folder / RESULT, best_row(read_history(folder)))
     with files.new_file(folder / WEIGHTS) as partial:

@@ -4,6 +4,7 @@ Our interpretation of Chen et al. (2025): k-means on the trunk's embeddings, C-M
 (arXiv 2210.05775) inside a cluster, another subject preferred. All frames here are training frames.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,10 +12,8 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from benchmark.frames import Draw, FrameTable, Samples, in_batches
-
-# Weights of 512 anchors and 50,000 candidates are 100 MB.
-ANCHORS_AT_ONCE = 512
+# Of 32 frames each: as many as tell 16 clusters apart.
+BATCHES_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,47 @@ def fit_clusters(embeddings: np.ndarray, config: MixupConfig, seed: int) -> np.n
     return np.asarray(means.fit_predict(directions), np.int64)
 
 
-def partner_weights(
-    anchors: Samples | Pool, candidates: Samples | Pool, sigma: float
-) -> torch.Tensor:
+class Clusters(torch.nn.Module):
+    """Which cluster a frame is in, where there is no time to embed all frames beforehand.
+
+    Of the last frames that were seen the directions of their embeddings are kept; k-means on them
+    gives the centres by which the next frames are told apart.
+    """
+
+    def __init__(self, width: int, config: MixupConfig | None = None) -> None:
+        """Keep nothing yet.
+
+        Args:
+            width: numbers an embedding.
+            config: the number of clusters.
+        """
+        super().__init__()
+        self.config = config or MixupConfig()
+        self.centres: torch.Tensor
+        # Zeros until they are fitted: a checkpoint holds them in one shape.
+        self.register_buffer("centres", torch.zeros(self.config.clusters, width))
+        self._kept: deque[np.ndarray] = deque(maxlen=BATCHES_KEPT)
+
+    @torch.no_grad()
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor | None:
+        """The clusters (N,) of embeddings (N, width), which are kept; None before the first fit."""
+        directions = torch.nn.functional.normalize(embeddings.float(), dim=1)
+        self._kept.append(directions.cpu().numpy())
+        if not self.centres.any():
+            return None
+        return (directions @ self.centres.T).argmax(dim=1)
+
+    def fit(self, seed: int) -> None:
+        """Move the centres to where the last embeddings are; too few of them move nothing."""
+        points = np.concatenate([np.zeros((0, self.centres.shape[1])), *self._kept])
+        self._kept.clear()
+        if len(np.unique(points.round(4), axis=0)) < self.config.clusters:
+            return
+        means = KMeans(self.config.clusters, n_init=1, random_state=seed).fit(points)
+        self.centres.copy_(torch.from_numpy(means.cluster_centers_))
+
+
+def partner_weights(anchors: Pool, candidates: Pool, sigma: float) -> torch.Tensor:
     """How likely each candidate is to become each anchor's partner.
 
     exp(-(y_i - y_j)^2 / (2 sigma^2)) in the same cluster, else 0. Where an anchor's cluster has
@@ -94,7 +131,7 @@ def partner_weights(
     return torch.where(foreign.sum(dim=1, keepdim=True) > 0, foreign, weights)
 
 
-def draw_pairs(samples: Samples, config: MixupConfig) -> Pairs:
+def draw_pairs(samples: Pool, config: MixupConfig) -> Pairs:
     """Draw pseudo-samples for each sample of a batch that has a partner in it."""
     weights = partner_weights(samples, samples, config.sigma).fill_diagonal_(0)
     first = torch.nonzero(weights.sum(dim=1) > 0)[:, 0]
@@ -118,76 +155,3 @@ def mix(values: torch.Tensor, pairs: Pairs) -> torch.Tensor:
     """
     share = pairs.share.view(-1, *[1] * (values.ndim - 1)).to(values.dtype)
     return share * values[pairs.first] + (1 - share) * values[pairs.second]
-
-
-def plan_batches(
-    draws: list[Draw],
-    table: FrameTable,
-    clusters: np.ndarray,
-    *,
-    batch_size: int,
-    config: MixupConfig,
-    generator: np.random.Generator,
-) -> list[list[Draw]]:
-    """Plan batches that look like the whole set: anchors of all kinds, each with a partner.
-
-    A kind is a cluster and a quality. Half of the draws are used as anchors, so that an epoch costs
-    as much as any other system's.
-
-    Args:
-        draws: those of the epoch.
-        table: the training frames.
-        clusters: (len(table),), NO_CLUSTER for a frame that cannot be a partner.
-        batch_size: frames a batch, partners included.
-        config: the kernel's width.
-        generator: of the random numbers.
-
-    Returns:
-        Batches in which every second draw is the partner of the one before.
-    """
-    anchors = draws[: max(1, len(draws) // 2)]
-    partners = _partners(anchors, table, clusters, config.sigma, generator)
-    index = np.array([draw.row for draw in anchors])
-    strata = np.lexsort((generator.random(len(index)), table.target[index], clusters[index]))
-    n_batches = len(in_batches(anchors, max(1, batch_size // 2)))
-    batches = []
-    for number in range(n_batches):
-        # Every n-th of the sorted anchors: each stratum gets its share of each batch.
-        chosen = strata[number::n_batches]
-        batches.append([draw for k in chosen for draw in (anchors[k], partners[k])])
-    return [batches[k] for k in generator.permutation(n_batches)]
-
-
-def _partners(
-    anchors: list[Draw],
-    table: FrameTable,
-    clusters: np.ndarray,
-    sigma: float,
-    generator: np.random.Generator,
-) -> list[Draw]:
-    """A frame of each anchor's cluster, in the anchor's own variation; itself where it is alone."""
-    torch_generator = torch.Generator().manual_seed(int(generator.integers(2**31)))
-    result = list(anchors)
-    anchor_clusters = clusters[[draw.row for draw in anchors]]
-    for cluster in np.unique(anchor_clusters):
-        members = np.flatnonzero(clusters == cluster)
-        candidates = _pool(table, clusters, members)
-        mine = np.flatnonzero(anchor_clusters == cluster)
-        for start in range(0, len(mine), ANCHORS_AT_ONCE):
-            chunk = mine[start : start + ANCHORS_AT_ONCE]
-            index = np.array([anchors[k].row for k in chunk])
-            weights = partner_weights(_pool(table, clusters, index), candidates, sigma)
-            weights[torch.from_numpy(index[:, None] == members[None])] = 0
-            for k, row in zip(chunk, weights, strict=True):
-                if row.sum() > 0:
-                    chosen = int(torch.multinomial(row, 1, generator=torch_generator))
-                    result[k] = Draw(int(members[chosen]), anchors[k].variation)
-    return result
-
-
-def _pool(table: FrameTable, clusters: np.ndarray, index: np.ndarray) -> Pool:
-    return Pool(
-        torch.from_numpy(table.target[index]),
-        torch.from_numpy(table.subject[index]),
-        torch.from_numpy(clusters[index]),
-    )

@@ -1,0 +1,30 @@
+"""What one command asks the benchmark for; workers on other machines get it too."""
+
+from dataclasses import dataclass, field
+
+from benchmark.options import Compute, Protocol, Schedule, WeightSource
+from dataset.backends import Backend
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to benchmark."""
+
+    systems: tuple[str, ...]
+    """Names of systems."""
+    trials: int
+    """Trainings of each system."""
+    protocol: Protocol
+    """How systems are compared."""
+    schedule: Schedule
+    """How they are trained."""
+    weights: WeightSource
+    """What they begin with."""
+    compute: Compute
+    """What computes."""
+    stand_ins: bool = False
+    """Whether small networks take the places of the real ones."""
+    note: str = ""
+    """A remark on top of every table."""
+    where: Backend = field(default_factory=Backend)
+    """What starts the workers."""
