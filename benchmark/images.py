@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from acouslic import files
-from acouslic.errors import InputError
+from acouslic.errors import AcouslicError, InputError
 from acouslic.preprocess import padding, to_grid
 from acouslic.stack import Stack, read_stack, sweep_slices
 from benchmark.copies import COPIES, vary
@@ -182,7 +182,7 @@ def run_job(job: Job) -> str | None:
     entry = job.entry
     try:
         stack, labels = read_stack(entry.image), read_labels(entry.mask)
-    except (InputError, RuntimeError) as error:
+    except (AcouslicError, RuntimeError) as error:
         return f"{entry.uuid}: {str(error).strip().splitlines()[-1]}"
     has_ac = ~np.isnan(np.array(entry.ac_mm, float))
     with files.new_folder(job.folder, CASE, overwrite=True) as partial:

@@ -1,6 +1,6 @@
 """Protocol `paper` does what the paper's code does: sizes, images, loss, weights handed on."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import cv2
@@ -10,10 +10,12 @@ import torch
 from benchmark_cache import SIZE, write_cache
 from PIL import Image
 from safetensors.torch import load_file
+from test_training_prepare import DataSet, labels
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 
 from acouslic.backbones import View
+from acouslic.errors import InputError
 from acouslic.heads import AREA_THRESHOLD, AreaHead
 from acouslic.network import NetworkConfig, TrunkConfig
 from acouslic.preprocess import to_grid
@@ -21,14 +23,21 @@ from acouslic.unetr import PublishedDecoder
 from benchmark import trial
 from benchmark.copies import COPIES, vary
 from benchmark.frames import Draw, SampleReader, frame_table, in_batches
-from benchmark.images import filled, make_images
+from benchmark.images import (
+    filled,
+    make_images,
+    prepare_images,
+    read_image_options,
+    reference_case,
+)
 from benchmark.marks import DIFFERS, NOT_PUBLISHED, STAND_IN, differences, marks
 from benchmark.networks import dice_of_every_frame
 from benchmark.options import PAPER, STRICT, Compute, ImageOptions, Schedule, WeightSource
 from benchmark.protocol import split, tables
 from benchmark.systems import SYSTEMS, Plan
 from benchmark.trial import History, Setting, run_trial
-from dataset.cache import Cache
+from dataset.cache import Cache, open_cache
+from dataset.prepare import prepare
 
 VIT_L = TrunkConfig(224, 14, 1024, 24, 768)
 SHAPE = (562, 744)
@@ -149,6 +158,37 @@ def test_a_copy_whose_abdomen_left_the_image_is_not_annotated(cache: Cache) -> N
     assert torch.equal(copies.quality > 0, has_mask)
     assert bool((copies.target[~has_mask] == 0).all())
     assert not torch.equal(copies.frames[0], whole.frames[0])
+
+
+def test_prepare_makes_the_images_of_sweeps_with_an_ac_and_says_what_is_wrong(
+    tmp_path: Path,
+) -> None:
+    data, cache_folder = DataSet(tmp_path / "data"), tmp_path / "cache"
+    frames = data.add("case-a", labels({2: 1, 8: 2}), {2: "250.0"})
+    with pytest.raises(InputError, match="python -m benchmark prepare"):
+        read_image_options(cache_folder)
+    prepare(data.root, cache_folder, size=SIZE, workers=1)
+    prepare_images(data.root, cache_folder, ImageOptions(), workers=1)
+    assert read_image_options(cache_folder) == asdict(ImageOptions())
+    case = reference_case(cache_folder, open_cache(cache_folder).cases[0])
+    # Twelve frames are six sweeps of two: the second holds frames 2 and 3.
+    row = case.row_of(2)
+    square = np.pad(frames[2], ((91, 91), (0, 0)))
+    assert np.array_equal(case.frame(row, 0), cv2.resize(square, (SIZE, SIZE), None, 0, 0, 2))
+    mask = case.mask(row, 0)
+    assert mask is not None and set(np.unique(mask)) == {0, 255}
+    assert case.mask(case.row_of(3), 0) is None
+    source = cache_folder / "reference" / "case-a" / "source.json"
+    stamp = source.stat().st_mtime_ns
+    prepare_images(data.root, cache_folder, ImageOptions(), workers=1)
+    assert source.stat().st_mtime_ns == stamp
+    prepare_images(data.root, cache_folder, ImageOptions(opencv_resize=False), workers=1)
+    assert not np.array_equal(reference_case(cache_folder, open_cache(cache_folder).cases[0])
+                              .frame(row, 0), case.frame(row, 0))  # fmt: skip
+    data.rows[0]["subject_id"] = "another"
+    data.write_table()
+    with pytest.raises(InputError, match="case-a"):
+        prepare_images(data.root, cache_folder, ImageOptions(), workers=1)
 
 
 def test_what_fills_no_batch_is_left_out() -> None:
