@@ -26,7 +26,7 @@ WORKDIR /opt/app
 # has no hash here, so that pip refuses to install it and the build fails. Nothing that runs needs pip.
 COPY requirements.txt ./
 RUN awk '/^[a-z]/ { wanted = !/^(torch|torchvision|triton|nvidia-[a-z0-9-]+)==/ } \
-        /^(click|colorama|hf-xet|networkx)==/ { wanted = 0 } wanted' \
+        /^(click|colorama|hf-xet|networkx|openvino-telemetry)==/ { wanted = 0 } wanted' \
         requirements.txt >/tmp/requirements.txt \
     && python -m venv --system-site-packages --without-pip /opt/venv \
     && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --no-deps \

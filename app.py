@@ -12,6 +12,7 @@ from acouslic.command import (
 )
 from acouslic.server import PORT, listen, serve
 from acouslic.stopping import leave
+from acouslic.threads import use_threads
 
 
 def main() -> int:
@@ -33,6 +34,7 @@ def run(options: argparse.Namespace) -> None:
 
 def prepare(options: argparse.Namespace) -> Callable[[], None]:
     """Load the weights; the function that is returned answers the case that is there."""
+    use_threads(options.threads)
     # This takes seconds to import; calls that come before wait for it.
     from acouslic.case import Places, answer_case, warm_up
 

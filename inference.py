@@ -10,6 +10,7 @@ from acouslic.command import (
     load_model,
     run_entry_point,
 )
+from acouslic.threads import use_threads
 
 
 def main() -> int:
@@ -22,6 +23,7 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Answer the case."""
+    use_threads(options.threads)
     # This takes seconds to import; a usage error need not wait for it.
     from acouslic.case import Places, answer_case
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from acouslic.command import (
     DEMO_BUNDLE,
+    Compute,
     add_shared_options,
     asks_for_demo,
     exit_code,
@@ -17,6 +18,7 @@ from acouslic.command import (
     load_model,
 )
 from acouslic.errors import InputError
+from acouslic.threads import use_threads
 
 if TYPE_CHECKING:
     from acouslic.bundle import Bundle
@@ -42,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Check the input, load the weights, and measure what has no answer yet."""
+    use_threads(options.threads)
     # Reading headers needs no torch, which takes seconds to import: wrong input is told at once.
     from acouslic.stack import check_header, find_stacks
 
@@ -98,7 +101,7 @@ def _measure_folder(stacks: list[Path], options: argparse.Namespace) -> None:
 def _load_bundle(options: argparse.Namespace) -> "Bundle":
     """The bundle of --model, or the demo's; without either the checkout's in model/."""
     if options.model is None and asks_for_demo(options):
-        return load(DEMO_BUNDLE, device=options.device, sweep_prior=options.sweep_prior)
+        return load(DEMO_BUNDLE, Compute.of(options), sweep_prior=options.sweep_prior)
     options.model = options.model or DEMO_BUNDLE.parents[1] / "model"
     return load_model(options)
 

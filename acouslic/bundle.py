@@ -10,14 +10,18 @@ manifest.json           the bundle's name, and the SHA-256 of each other file
 Several members are an ensemble: their predictions are averaged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Interval
 from safetensors.torch import save_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from acouslic import files, schema
 from acouslic.bundle_files import (
@@ -37,7 +41,9 @@ from acouslic.bundle_files import (
     require_finite,
 )
 from acouslic.calibration import Calibration
-from acouslic.errors import BundleError
+from acouslic.engine import Engine, TorchEngine
+from acouslic.engine_names import EngineName, PrecisionName
+from acouslic.errors import BundleError, InputError
 from acouslic.lora import LoraConfig, merge_adapters
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.scorer import build_network
@@ -132,11 +138,11 @@ class Bundle:
     config: BundleConfig
     """What rebuilt the networks, and how a frame is chosen."""
     members: tuple[AbdomenNet, ...]
-    """The networks, in evaluation mode on `device`, their adapters merged."""
+    """PyTorch's networks, in evaluation mode, their adapters merged; none with another engine."""
     provenance: dict[str, Any]
     """Where the weights come from: what `provenance.json` holds."""
-    device: torch.device
-    """Where the networks compute."""
+    engine: Engine
+    """What computes the networks."""
     cpu_too: bool = False
     """Whether the CPU takes over where that is a GPU without enough memory."""
 
@@ -150,6 +156,42 @@ def without_sweep_prior(bundle: Bundle) -> Bundle:
     """The same bundle, whose choice of the frame does not know a sweep's number."""
     selection = replace(bundle.config.selection, sweep_prior=False)
     return replace(bundle, config=replace(bundle.config, selection=selection))
+
+
+def with_engine(
+    bundle: Bundle, name: EngineName = "auto", precision: PrecisionName = "auto"
+) -> Bundle:
+    """The same bundle, computed by another engine.
+
+    Args:
+        bundle: as `load_bundle` gives it.
+        name: auto: PyTorch on a GPU; on a CPU OpenVINO where it is installed and the network is
+            all of this project's architecture, as tests compare the engines on that; else PyTorch.
+        precision: what is computed in; auto: what the engine takes by itself.
+
+    Returns:
+        The bundle; with another engine than PyTorch it has no `members`, as that one keeps a copy.
+
+    Raises:
+        InputError: OpenVINO is asked for where it is not installed or where a GPU shall compute, or
+            the processor does not compute in that precision.
+    """
+    if name == "auto":
+        on_cpu = bundle.engine.device.type == "cpu" and find_spec("openvino") is not None
+        name = "openvino" if on_cpu and bundle.config.network.is_own else "torch"
+    if name == "torch":
+        return replace(bundle, engine=TorchEngine(bundle.members, precision))
+    if bundle.engine.device.type != "cpu" or find_spec("openvino") is None:
+        raise InputError(
+            expected="a CPU and an installed OpenVINO for --engine openvino",
+            found=f"{bundle.engine.device.type}, OpenVINO "
+            + ("not installed" if find_spec("openvino") is None else "installed"),
+            advice="use --engine auto or torch",
+        )
+    # It takes a third of a second to import.
+    from acouslic.openvino_engine import OpenVinoEngine
+
+    return replace(bundle, members=(), engine=OpenVinoEngine(bundle.members, precision))
 
 
 def choose_bundle(folder: Path, *, demo: Path | None) -> Path:
@@ -293,7 +335,7 @@ def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> Bundl
         device: where its networks shall compute, such as "cpu" or "cuda".
 
     Returns:
-        The bundle, ready to measure.
+        The bundle, ready to measure with PyTorch; see `with_engine`.
 
     Raises:
         BundleError: a file is missing or altered, or the weights do not fit the architecture in the
@@ -307,7 +349,7 @@ def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> Bundl
         _rebuild(config, trunk, source.read_tensors(member_file(k)), source.path).to(device)
         for k in range(config.members)
     )
-    return Bundle(source.id, config, members, provenance, device)
+    return Bundle(source.id, config, members, provenance, TorchEngine(members))
 
 
 def read_config(source: BundleFolder) -> BundleConfig:
@@ -378,11 +420,37 @@ def load_plain_state(network: torch.nn.Module, state: State, *, assign: bool = F
     network.load_state_dict(named, assign=assign)
 
 
+# Methods of tensors, which draw or scale in place of what is then loaded.
+_DRAWS = {"uniform_", "normal_", "mul"}
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out what layers and open_clip draw at random and scale, as weights come from a file.
+
+    On the meta device each of these imports torch._dynamo or sympy, which takes seconds.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if getattr(func, "__name__", None) in _DRAWS:
+            return args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
+
+
 def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> AbdomenNet:
     """One member, from the trunk that all share and its own tensors, its adapter merged."""
     try:
         # Without weights of its own: what a config asks for takes no memory until all tensors fit.
-        with torch.device("meta"):
+        draws = _NothingDrawn() if config.network.is_own else nullcontext()
+        with torch.device("meta"), draws:
             network = build_network(config.network)
         state = trunk | own
         if config.lora is not None:

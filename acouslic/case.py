@@ -6,19 +6,22 @@ Both of the container's entry points call `answer_case`, so that they answer ali
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from acouslic import files
-from acouslic.bundle import Bundle
 from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, SPACING_MM, SWEEPS
 from acouslic.errors import OutputError
 from acouslic.metaimage import Geometry
-from acouslic.pipeline import measure
 from acouslic.platform_io import find_input, own_output, require_writable, write_outputs
-from acouslic.stack import Stack, read_stack
+from acouslic.stack import Stack, check_header, read_stack
+
+if TYPE_CHECKING:
+    from acouslic.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +38,15 @@ class Places:
     """A picture of the answer, outside `output`; None: there is none."""
 
 
-def answer_case(places: Places, load: Callable[[], Bundle], *, fail_soft: bool = False) -> None:
+def answer_case(places: Places, load: Callable[[], "Bundle"], *, fail_soft: bool = False) -> None:
     """Check input and output, get the weights, measure, write.
 
     An older answer in the output is gone once this has begun, however it ends.
 
     Args:
         places: where the case is.
-        load: gives the weights. It is called when the input has been read, so that a wrong input
-            is told before the weights cost their time.
+        load: gives the weights. It is called when the input's header has been checked, so that a
+            wrong input is told before the weights cost their time.
         fail_soft: whether a stack that can be read but not measured is answered; see `measure`.
 
     Raises:
@@ -53,9 +56,10 @@ def answer_case(places: Places, load: Callable[[], Bundle], *, fail_soft: bool =
         if places.preview is not None:
             prepare_preview(places.preview, places.output)
         start = time.perf_counter()
-        stack = read_stack(find_input(places.input), fail_soft=fail_soft)
-        seconds = {"read": time.perf_counter() - start}
-        bundle = load()
+        stack, bundle = _read_while_loading(find_input(places.input), load, fail_soft=fail_soft)
+        seconds = {"read and load": time.perf_counter() - start}
+        from acouslic.pipeline import measure
+
         measurement = measure(stack, bundle, fail_soft=fail_soft)
         start = time.perf_counter()
         write_outputs(places.output, stack, measurement, bundle.id, simulated=bundle.is_simulated)
@@ -74,8 +78,30 @@ def answer_case(places: Places, load: Callable[[], Bundle], *, fail_soft: bool =
             )
 
 
-def warm_up(bundle: Bundle) -> None:
+def _read_while_loading(
+    path: Path, load: Callable[[], "Bundle"], *, fail_soft: bool
+) -> tuple[Stack, "Bundle"]:
+    """Read a stack in a thread while libraries and weights are loaded here; see `answer_case`.
+
+    Raises:
+        AcouslicError: the stack or the weights cannot be read; of both, what is wrong with the
+            stack is told.
+    """
+    check_header(path, fail_soft=fail_soft)
+    with ThreadPoolExecutor(1) as reader:
+        stack = reader.submit(read_stack, path, fail_soft=fail_soft)
+        try:
+            bundle = load()
+        except Exception:
+            stack.result()
+            raise
+        return stack.result(), bundle
+
+
+def warm_up(bundle: "Bundle") -> None:
     """Measure noise once, so that the first case does not pay for what is set up at first use."""
+    from acouslic.pipeline import measure
+
     measure(noise_stack(), bundle, fail_soft=True)
 
 

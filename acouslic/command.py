@@ -8,10 +8,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from acouslic.engine_names import EngineName, PrecisionName
 from acouslic.errors import AcouslicError, BundleError, InputError, machine_problem
 from acouslic.stopping import INTERRUPTED, TERMINATED, Stopped, leave, signals_raise
 from acouslic.version import version_line
@@ -31,6 +32,23 @@ GROUND_TRUTH = Path("/opt/ml/input/data/ground_truth")
 GRACE_S = 1.5
 WHOLE = "nothing is half written"
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What computes the network: the options of all commands that measure."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    engine: EngineName = "auto"
+    """What computes; see `bundle.with_engine`."""
+    precision: PrecisionName = "auto"
+    """The numbers that are computed in."""
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> "Compute":
+        """What the options of `add_shared_options` say."""
+        return cls(options.device, options.engine, options.precision)
 
 
 def add_platform_options(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +93,27 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
         help="where the network runs; auto: a GPU where there is one, else the CPU (default: auto)",
     )
     parser.add_argument(
+        "--engine",
+        choices=get_args(EngineName),
+        default="auto",
+        help="what computes the network; auto: torch on a GPU, on a CPU OpenVINO where it is "
+        "installed (default: auto)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(PrecisionName),
+        default="auto",
+        help="the numbers that the network is computed in; auto: fp16 on a GPU, fp32 on a "
+        "CPU (default: auto)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_at_least_one,
+        metavar="N",
+        help="threads that compute (default: OMP_NUM_THREADS, or else the cores that the process "
+        "may use, by its affinity and its container's quota)",
+    )
+    parser.add_argument(
         "--sweep-prior",
         choices=("calibrated", "none"),
         default="calibrated",
@@ -102,6 +141,13 @@ def add_version_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="print version and git revision, and exit"
     )
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 class _Version(argparse.Action):
@@ -188,19 +234,19 @@ def fails_soft(options: argparse.Namespace) -> bool:
     return is_set(FAIL_SOFT) if options.fail_soft is None else bool(options.fail_soft)
 
 
-def load(model: Path, *, device: str, sweep_prior: str) -> "Bundle":
+def load(model: Path, compute: Compute, *, sweep_prior: str) -> "Bundle":
     """Load a bundle, and say so in the log.
 
     Args:
         model: its folder.
-        device: what computes: cpu, cuda or auto.
+        compute: what computes it.
         sweep_prior: whether a sweep's number counts in the choice: calibrated or none.
 
     Raises:
         BundleError: the bundle is not whole, or not the one that this image is bound to.
-        InputError: there is no such device, or it has too little memory.
+        InputError: there is no such device or engine, or it has too little memory.
     """
-    from acouslic.bundle import without_sweep_prior
+    from acouslic.bundle import with_engine, without_sweep_prior
     from acouslic.bundle_files import BundleFolder
 
     bound = os.environ.get(BOUND, "")
@@ -210,10 +256,12 @@ def load(model: Path, *, device: str, sweep_prior: str) -> "Bundle":
             found=f"{given} in {model}",
             advice="upload that bundle, or an image that was built for this one",
         )
-    bundle = replace(_load_somewhere(model, device), cpu_too=device == "auto")
+    bundle = with_engine(_load_somewhere(model, compute), compute.engine, compute.precision)
+    bundle = replace(bundle, cpu_too=compute.device == "auto")
     if sweep_prior == "none":
         bundle = without_sweep_prior(bundle)
-    log.info("bundle %s on %s", bundle.id, bundle.device)
+    engine = bundle.engine
+    log.info("bundle %s on %s, %s in %s", bundle.id, engine.device, engine.name, engine.precision)
     if bundle.is_simulated:
         log.warning(
             "these weights were trained on simulated images; they mean nothing for patients"
@@ -221,18 +269,18 @@ def load(model: Path, *, device: str, sweep_prior: str) -> "Bundle":
     return bundle
 
 
-def _load_somewhere(model: Path, device: str) -> "Bundle":
+def _load_somewhere(model: Path, compute: Compute) -> "Bundle":
     """Load a bundle on a device; with auto on the CPU where the GPU has no memory for it."""
     from acouslic.bundle import load_bundle
-    from acouslic.segment import choose_device, is_out_of_memory
+    from acouslic.engine import choose_device, is_out_of_memory
 
-    chosen = choose_device(device)
+    chosen = choose_device(compute.device, compute.engine)
     try:
         return load_bundle(model, chosen)
     except RuntimeError as error:
         if chosen.type == "cpu" or not is_out_of_memory(error):
             raise
-    if device != "auto":
+    if compute.device != "auto":
         raise InputError(
             expected="memory for the weights on the GPU",
             found="too little",
@@ -248,4 +296,4 @@ def load_model(options: argparse.Namespace) -> "Bundle":
 
     demo = DEMO_BUNDLE if asks_for_demo(options) else None
     model = choose_bundle(options.model, demo=demo)
-    return load(model, device=options.device, sweep_prior=options.sweep_prior)
+    return load(model, Compute.of(options), sweep_prior=options.sweep_prior)

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 import numpy as np
 import torch
 from annotated_types import Interval, MultipleOf
-from open_clip.transformer import LayerNorm, VisionTransformer
 from torch import nn
 from torch.nn import functional
 
@@ -23,6 +22,7 @@ from acouslic import schema
 from acouslic.backbones import BackboneName, View
 from acouslic.challenge import CHALLENGE_FAN, Quality
 from acouslic.heads import LEAST_SHARE, AreaHead, ClassHead, FusionHead, RatingHead
+from acouslic.open_clip_trunk import LayerNorm, VisionTransformer
 from acouslic.preprocess import Intensity, masks_to_grid
 from acouslic.unetr import PublishedDecoder, published_taps
 
@@ -135,6 +135,11 @@ class NetworkConfig:
     def to_dict(self) -> dict[str, Any]:
         """All values as plain JSON types."""
         return asdict(self)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether all parts are this project's own, none the papers'."""
+        return (self.decoder, self.head, self.scorer) == ("own", "joint", None)
 
     @property
     def tap_blocks(self) -> tuple[int, ...]:
@@ -288,14 +293,19 @@ def trunk_features(
 
 def _to_grid(tokens: torch.Tensor, patches: torch.Tensor, grid: int) -> torch.Tensor:
     """Tokens (N, K, width) of K patches to a map (N, width, g, g)."""
-    full = tokens.new_zeros(len(tokens), grid * grid, tokens.shape[-1])
-    full[:, patches] = tokens
-    return full.transpose(1, 2).reshape(len(tokens), -1, grid, grid)
+    count = patches.shape[0]
+    absent = patches.new_full((grid * grid,), count)
+    places = absent.scatter(0, patches, torch.arange(count, device=patches.device))
+    # The patches that are not there take the row of zeros behind the others.
+    full = functional.pad(tokens, (0, 0, 0, 1))[:, places]
+    return full.transpose(1, 2).reshape(tokens.shape[0], -1, grid, grid)
 
 
 def pool_under_mask(maps: torch.Tensor, mask_logits: torch.Tensor) -> torch.Tensor:
-    """Mean of maps (N, C, g, g) under a mask (N, 1, G, G) of logits: (N, C)."""
-    weight = functional.adaptive_avg_pool2d(mask_logits.sigmoid(), maps.shape[-1])
+    """Mean of maps (N, C, g, g) under a mask (N, 1, G, G) of logits, G a multiple of g: (N, C)."""
+    # int, as a tracer takes a size for a tensor.
+    side = int(mask_logits.shape[-1] // maps.shape[-1])
+    weight = functional.avg_pool2d(mask_logits.sigmoid(), side)
     total = weight.sum(dim=(2, 3)).clamp_min(LEAST_WEIGHT)
     return (maps * weight).sum(dim=(2, 3)) / total
 

@@ -137,7 +137,7 @@ def _measure(stack: Stack, bundle: Bundle, rule: Rule | None) -> tuple[Measureme
         tissue = stack.tissue
         grid = to_grid(stack.frames[tissue], bundle.config.network.trunk.image_size)
     with clock.stage("network"):
-        prediction = predict(bundle.members, grid, tissue, cpu_too=bundle.cpu_too)
+        prediction = predict(bundle.engine, grid, tissue, cpu_too=bundle.cpu_too)
     with clock.stage("selection"):
         belief = believe(prediction, tissue, config)
         expected = expected_score(belief, config.calibration)

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
@@ -21,8 +21,10 @@ from acouslic.challenge import (
 )
 from acouslic.errors import InputError, OutputError
 from acouslic.metaimage import write_frames
-from acouslic.pipeline import Measurement
 from acouslic.stack import Stack, require_inside
+
+if TYPE_CHECKING:
+    from acouslic.pipeline import Measurement
 
 INPUTS_FILE = "inputs.json"
 # The platform's has a few hundred bytes a socket.
@@ -197,7 +199,7 @@ def remove_answer(output_dir: Path) -> None:
 
 
 def write_outputs(
-    output_dir: Path, stack: Stack, measurement: Measurement, bundle_id: str, *, simulated: bool
+    output_dir: Path, stack: Stack, measurement: "Measurement", bundle_id: str, *, simulated: bool
 ) -> None:
     """Write the mask volume, the frame number and the measurement, all of them or none.
 
@@ -222,7 +224,7 @@ def write_outputs(
 
 
 def describe(
-    stack: Stack, measurement: Measurement, bundle_id: str, *, simulated: bool
+    stack: Stack, measurement: "Measurement", bundle_id: str, *, simulated: bool
 ) -> dict[str, Any]:
     """A measurement in plain JSON types, lengths in mm and places in pixels of the frame."""
     ellipse, spacing_mm = measurement.ellipse, stack.geometry.spacing_mm[0]
@@ -246,7 +248,7 @@ def describe(
     }
 
 
-def _write_mask(path: Path, stack: Stack, measurement: Measurement) -> None:
+def _write_mask(path: Path, stack: Stack, measurement: "Measurement") -> None:
     """Write a volume of the stack's shape that is filled on the chosen frame only."""
     empty = np.zeros(stack.frames.shape[1:], np.uint8)
     frames = range(len(stack.frames))

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from acouslic.bundle import load_bundle
+from acouslic.bundle import load_bundle, with_engine
 from acouslic.case import Places, answer_case, noise_stack
 from acouslic.challenge import INPUT_FOLDER
 from acouslic.command import DEMO_BUNDLE, exit_code
@@ -29,7 +29,9 @@ def main() -> None:
         stack = noise_stack()
         (given / INPUT_FOLDER).mkdir(parents=True)
         write_frames(given / INPUT_FOLDER / "noise.mha", stack.frames, stack.geometry)
-        answer_case(Places(given, output), lambda: load_bundle(DEMO_BUNDLE), fail_soft=True)
+        answer_case(
+            Places(given, output), lambda: with_engine(load_bundle(DEMO_BUNDLE)), fail_soft=True
+        )
         sizes = [f"{path.name} {(output / path).stat().st_size} bytes" for path in ANSWER_FILES]
     seconds = time.perf_counter() - start
     print(f"{', '.join(sizes)}; {seconds:.1f} s")

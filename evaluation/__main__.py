@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 
+from acouslic.threads import use_threads
 from dataset.command import Command, run
 from evaluation.options import (
     CompareOptions,
@@ -13,6 +14,7 @@ from evaluation.options import (
     RunOptions,
     ScoreOptions,
     SimulateOptions,
+    SpeedOptions,
     ViewOptions,
 )
 
@@ -21,6 +23,7 @@ from evaluation.options import (
 
 def run_cases(options: RunOptions) -> int:
     """Run the shipped pipeline over a data set; the exit code is 1 where a case failed."""
+    use_threads(None)
     from evaluation.run import run
 
     return 0 if run(options).status == "finished" else 1
@@ -28,6 +31,7 @@ def run_cases(options: RunOptions) -> int:
 
 def retry_cases(options: RetryOptions) -> int:
     """Run what failed in a run or was not finished; the exit code is 1 where a case fails again."""
+    use_threads(None)
     from evaluation.run import retry
 
     return 0 if retry(options).status == "finished" else 1
@@ -96,6 +100,15 @@ def view_cases(options: ViewOptions) -> None:
         print(path)
 
 
+def time_stack(options: SpeedOptions) -> None:
+    """Time every stage of a stack's answer with each engine, and a peer's network beside it."""
+    from evaluation.speed import measure_speed, table, write_speed
+
+    speed = measure_speed(options)
+    write_speed(speed, options.output)
+    print(table(speed))
+
+
 COMMANDS: Mapping[str, Command] = {
     "run": run_cases,
     "retry": retry_cases,
@@ -105,6 +118,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": report_score,
     "frames": judge_single_frames,
     "view": view_cases,
+    "speed": time_stack,
     "simulate-choice": simulate_choice,
 }
 

@@ -68,7 +68,7 @@ def explain(stack: Stack, bundle: Bundle) -> Explanation:
     config = bundle.config.selection
     tissue = stack.tissue
     grid = to_grid(stack.frames[tissue], bundle.config.network.trunk.image_size)
-    prediction = predict(bundle.members, grid, tissue, cpu_too=bundle.cpu_too)
+    prediction = predict(bundle.engine, grid, tissue, cpu_too=bundle.cpu_too)
     belief = believe(prediction, tissue, config)
     scores = expected_score(belief, config.calibration)
     outlines = Outlines(partial(full_size, prediction), stack.geometry.spacing_mm[0], config)

@@ -21,9 +21,10 @@ from matplotlib.figure import Figure
 from acouslic import files
 from acouslic.bundle import Bundle, load_bundle
 from acouslic.challenge import CHALLENGE_FAN, COLUMNS, ROWS, Quality
+from acouslic.engine import choose_device
 from acouslic.errors import InputError
 from acouslic.preprocess import to_grid
-from acouslic.segment import choose_device, full_size, predict
+from acouslic.segment import full_size, predict
 from evaluation import style
 from evaluation.options import FramesOptions
 from evaluation.reliability import roc_area
@@ -155,7 +156,7 @@ def outline(bundle: Bundle, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         Masks (N, H, W) bool, and the quality head's probability that a frame is annotated, (N,).
     """
     grid = to_grid(frames, bundle.config.network.trunk.image_size)
-    prediction = predict(bundle.members, grid, np.ones(len(frames), bool))
+    prediction = predict(bundle.engine, grid, np.ones(len(frames), bool))
     fan = CHALLENGE_FAN.mask()
     masks = np.stack([(full_size(prediction, k) > 0) & fan for k in range(len(frames))])
     return masks, 1 - prediction.quality[:, Quality.NONE]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from acouslic.engine_names import EngineName, Precision, PrecisionName
 from dataset.backends import Backend
 from dataset.command import INLINE, POSITIONAL
 from evaluation.intervals import SEED
@@ -27,7 +28,11 @@ class RunOptions:
     output: Path
     """Folder for the answers, one folder a case; a run that was stopped goes on there."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """What computes; auto takes a GPU where there is one."""
+    """Where the network runs; auto takes a GPU where there is one."""
+    engine: EngineName = "auto"
+    """What computes it; auto takes PyTorch on a GPU, on a CPU OpenVINO where it is installed."""
+    precision: PrecisionName = "auto"
+    """The numbers it is computed in; auto takes fp16 on a GPU, fp32 on a CPU."""
     limit: int | None = None
     """Number of cases, the first ones by name; None takes all."""
     cases: tuple[str, ...] | None = None
@@ -53,7 +58,11 @@ class RetryOptions:
     model: Path
     """The bundle of that run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """What computes; auto takes a GPU where there is one."""
+    """Where the network runs; auto takes a GPU where there is one."""
+    engine: EngineName = "auto"
+    """What computes it; auto takes PyTorch on a GPU, on a CPU OpenVINO where it is installed."""
+    precision: PrecisionName = "auto"
+    """The numbers it is computed in; auto takes fp16 on a GPU, fp32 on a CPU."""
     where: Annotated[Backend, INLINE] = field(default_factory=Backend)
 
 
@@ -171,3 +180,32 @@ class ViewOptions:
     """Folder of the stacks, <uuid>.mha, where the truth has none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What computes; auto takes a GPU where there is one."""
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """What to time, and on how much of it."""
+
+    stack: Annotated[Path, POSITIONAL]
+    """A stack's file (.mha)."""
+    model: Path
+    """Bundle of weights."""
+    output: Path
+    """Folder for speed.json and speed.md."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run; auto takes a GPU where there is one."""
+    engines: tuple[Literal["torch", "openvino"], ...] = ("torch", "openvino")
+    """What computes; an engine that is not there is left out."""
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    """The numbers to compute in; one that the processor does not have is left out."""
+    repeats: int = 3
+    """Runs of each, in turns, each in a process of its own; the table has their medians."""
+    frames: int | None = None
+    """Frames with tissue to compute, evenly spaced; times are told for all of them. None takes
+    all."""
+    peer: bool = False
+    """Also time a ViT-L/14 of random weights as the reference computes it, and as this does."""
+    peer_frames: int = 4
+    """Frames of that."""
+    threads: int | None = None
+    """Threads that compute; None takes the cores that the process may use."""

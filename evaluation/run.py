@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from acouslic import files
-from acouslic.bundle import Bundle, load_bundle
+from acouslic.bundle import Bundle, load_bundle, with_engine
 from acouslic.challenge import IMAGES
+from acouslic.engine import choose_device
 from acouslic.errors import InputError
-from acouslic.segment import choose_device
 from dataset.backends import Needs, run_jobs
 from evaluation.options import RetryOptions, RunOptions
 from evaluation.runlog import (
@@ -60,8 +60,7 @@ def run(options: RunOptions) -> RunLog:
     }
     files.refuse_foreign_folder(options.output, RUN_FILE, "a run")
     files.refuse_foreign_file(options.output / RUN_FILE, RUN_MARK, "a run's record")
-    choose_device(options.device)
-    bundle = load_bundle(options.model)
+    bundle = _load(options)
     log = _begin(
         options.output,
         RunLog(
@@ -89,9 +88,16 @@ def retry(options: RetryOptions) -> RunLog:
     """
     log = read_log(options.output)
     stacks = {path.stem: path for path in find_stacks(Path(log.dataset), log.selection)}
-    bundle = load_bundle(options.model)
+    bundle = _load(options)
     _refuse_another(options.output, replace(log, bundle_id=bundle.id), vars(log))
     return _complete(log, stacks, bundle, options)
+
+
+def _load(options: RunOptions | RetryOptions) -> Bundle:
+    """The bundle, ready to compute where that is the CPU; a worker with a GPU loads its own."""
+    bundle = load_bundle(options.model)
+    on_cpu = choose_device(options.device, options.engine).type == "cpu"
+    return with_engine(bundle, options.engine, options.precision) if on_cpu else bundle
 
 
 def find_stacks(
@@ -204,10 +210,12 @@ def _complete(
         model=options.model,
         bundle_id=log.bundle_id,
         device=options.device,
+        engine=options.engine,
+        precision=options.precision,
         rule=log.rule,
         sweep_prior=log.sweep_prior,
         fail_soft=log.fail_soft,
-        bundle=bundle if choose_device(options.device).type == "cpu" else None,
+        bundle=bundle if choose_device(options.device, options.engine).type == "cpu" else None,
     )
     run_jobs(jobs, options.where, _needs(options))
     return _end(options.output, log)
@@ -254,7 +262,7 @@ def _is_unchanged(path: Path, before: Mapping[str, Any]) -> bool:
 
 def _needs(options: RunOptions | RetryOptions) -> Needs:
     stored = sum(path.stat().st_size for path in options.model.iterdir() if path.is_file())
-    on_gpu = choose_device(options.device).type == "cuda"
+    on_gpu = choose_device(options.device, options.engine).type == "cuda"
     return Needs(on_gpu, WORKER_MIB + TIMES_STORED * (stored >> 20))
 
 

@@ -74,13 +74,16 @@ class Worker:
     memory_mib: int
     """Memory of the machine."""
     device: str
-    """What computed: cpu or cuda."""
+    """Where the network ran: cpu or cuda."""
     gpu: str | None
     """The GPU's name; None on a CPU."""
     python: str
     """The version of Python."""
     libraries: Mapping[str, str]
     """Versions of the libraries that decide about the answers, by name."""
+    engine: str = "torch"
+    """What computed the network, and in which numbers: openvino fp32. Older records have no such
+    line, and were computed by PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -286,11 +289,12 @@ def this_code() -> Code:
     return Code(__version__, commit, not changes)
 
 
-def this_worker(device: str) -> Worker:
+def this_worker(device: str, engine: str) -> Worker:
     """This process, on its machine.
 
     Args:
-        device: what computes: cpu or cuda.
+        device: where the network runs: cpu or cuda.
+        engine: what computes it, and in which numbers.
     """
     import torch
 
@@ -306,6 +310,7 @@ def this_worker(device: str) -> Worker:
         gpu=torch.cuda.get_device_name() if device == "cuda" else None,
         python=sys.version.partition(" ")[0],
         libraries=_versions(),
+        engine=engine,
     )
 
 

@@ -13,9 +13,9 @@ from acouslic import files
 from acouslic.bundle import Bundle, load_bundle, without_sweep_prior
 from acouslic.challenge import AC_SHARE, FRAME_SHARE, MASK_SHARE, SWEEP_DIRECTIONS, Quality
 from acouslic.ellipse import Ellipse
+from acouslic.engine import choose_device
 from acouslic.errors import InputError
 from acouslic.mask import Outline
-from acouslic.segment import choose_device
 from acouslic.stack import read_stack
 from dataset.labels import Labels, read_labels
 from dataset.truth import TruthCase, find_truth

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from acouslic import files
-from acouslic.bundle import Bundle, load_bundle, without_sweep_prior
+from acouslic.bundle import Bundle, load_bundle, with_engine, without_sweep_prior
 from acouslic.challenge import CIRCUMFERENCE_FILE, FRAME_FILE, MASK_FILE, MASK_FOLDER
+from acouslic.engine import Engine, choose_device
+from acouslic.engine_names import EngineName, PrecisionName
 from acouslic.errors import BundleError
 from acouslic.pipeline import Measurement, measure
 from acouslic.platform_io import write_outputs
-from acouslic.segment import choose_device
 from acouslic.stack import Stack, read_stack
 from dataset.jobs import POLL_S, Takes
 from evaluation.options import RuleName
@@ -70,7 +71,11 @@ class RunJobs:
     bundle_id: str
     """The bundle's id, as every worker has to find it."""
     device: str
-    """What computes: auto, cpu or cuda."""
+    """Where the network runs: auto, cpu or cuda."""
+    engine: EngineName
+    """What computes it; see `acouslic.bundle.with_engine`."""
+    precision: PrecisionName
+    """The numbers it is computed in."""
     rule: RuleName
     """How the frame is chosen."""
     sweep_prior: bool
@@ -78,7 +83,7 @@ class RunJobs:
     fail_soft: bool
     """Whether a stack that can be read but not measured is answered with confidence 0."""
     bundle: Bundle | None = None
-    """The bundle where it is loaded; processes of their own load it again."""
+    """The bundle where it is loaded, with its engine; processes of their own load it again."""
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to other processes."""
@@ -99,7 +104,7 @@ class RunJobs:
 
     def give_up(self, name: str, reason: str) -> None:
         """Write down that a case has failed, without trying it again."""
-        worker = this_worker(choose_device(self.device).type)
+        worker = this_worker(choose_device(self.device, self.engine).type, self.engine)
         self.write_failure(_Attempt(name, self.stacks[name]), reason, worker)
 
     def write_failure(self, attempt: "_Attempt", error: str, worker: Worker) -> None:
@@ -139,7 +144,10 @@ class RunJobs:
         Raises:
             BundleError: it is not whole, or no longer the one that the run began with.
         """
-        bundle = self.bundle or load_bundle(self.model, choose_device(self.device))
+        bundle = self.bundle
+        if bundle is None:
+            bundle = load_bundle(self.model, choose_device(self.device, self.engine))
+            bundle = with_engine(bundle, self.engine, self.precision)
         if bundle.id != self.bundle_id:
             raise BundleError(
                 expected=f"bundle {self.bundle_id}, with which the run began, in {self.model}",
@@ -186,7 +194,7 @@ class _Line:
 
     def __init__(self, jobs: RunJobs, bundle: Bundle) -> None:
         self._jobs, self._bundle = jobs, bundle
-        self._worker = this_worker(bundle.device.type)
+        self._worker = _worker_of(bundle.engine)
 
     def __call__(self, takes: Takes) -> None:
         """Go through what can be taken, until all is over."""
@@ -216,7 +224,7 @@ class _Line:
         return attempt
 
     def _measure(self, attempt: _Attempt) -> Measurement | Exception:
-        on_gpu = self._bundle.device.type == "cuda"
+        on_gpu = self._bundle.engine.device.type == "cuda"
         try:
             can_tell = _forget_peak_memory(on_gpu)
             measurement = measure(
@@ -263,6 +271,10 @@ class _Line:
             record = self._jobs.record(attempt, self._worker, answer=answer, error=None)
             files.write_json(partial / RECORD_FILE, asdict(record))
         failed_file(self._jobs.folder, stack.name).unlink(missing_ok=True)
+
+
+def _worker_of(engine: Engine) -> Worker:
+    return this_worker(engine.device.type, f"{engine.name} {engine.precision}")
 
 
 def _describe_file(path: Path) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from acouslic.bundle import (
     without_sweep_prior,
 )
 from acouslic.calibration import Calibration
+from acouslic.engine import choose_device
 from acouslic.errors import BundleError, InputError
 from acouslic.lora import LoraConfig
 from acouslic.network import AbdomenNet, NetworkConfig
-from acouslic.segment import choose_device
 from acouslic.selection import SelectionConfig
 from training.adapters import merge_lora
 

@@ -7,8 +7,9 @@ import golden
 import numpy as np
 import pytest
 
-from acouslic.bundle import load_bundle
+from acouslic.bundle import load_bundle, with_engine
 from acouslic.command import DEMO_BUNDLE
+from acouslic.engine_names import EngineName
 
 RENEW = "if that is meant, run `python test/tools/golden.py`, and say in docs/log.md why"
 
@@ -18,8 +19,10 @@ def kept() -> golden.Golden:
     return golden.read()
 
 
-def test_the_demo_bundle_answers_as_before(kept: golden.Golden) -> None:
-    changed = golden.differences(kept, golden.answers(load_bundle(DEMO_BUNDLE)))
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_the_demo_bundle_answers_as_before(kept: golden.Golden, engine: EngineName) -> None:
+    bundle = with_engine(load_bundle(DEMO_BUNDLE), engine)
+    changed = golden.differences(kept, golden.answers(bundle))
     assert not changed, f"{'; '.join(changed)}; {RENEW}"
 
 

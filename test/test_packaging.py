@@ -21,7 +21,7 @@ METADATA = f"acouslic-{acouslic.__version__}.dist-info"
 # What the base image brings, in a build of its own.
 FROM_THE_BASE = r"(torch|torchvision|triton|nvidia-.*)$"
 # What others depend on for commands or downloads of theirs.
-UNUSED = r"(click|colorama|hf-xet|networkx)$"
+UNUSED = r"(click|colorama|hf-xet|networkx|openvino-telemetry)$"
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from acouslic import command, segment
+from acouslic import command, engine
+from acouslic.command import Compute
+from acouslic.engine import Outputs, TorchEngine, choose_device, mean_output
 from acouslic.errors import BundleError, InputError
 from acouslic.network import AbdomenNet
 from acouslic.preprocess import normalise, to_grid
-from acouslic.segment import NoMemoryError, choose_device, predict
+from acouslic.segment import NoMemoryError, predict
 
 
 def test_batched_equals_single_and_black_frames_stay_zero(
@@ -20,8 +22,8 @@ def test_batched_equals_single_and_black_frames_stay_zero(
     tissue = np.array([True, False] * 6)
     grid = to_grid(frames[tissue], 32)
     network = tiny_network.eval()
-    together = predict([network], grid, tissue, batch_size=4)
-    alone = predict([network], grid, tissue, batch_size=1)
+    together = predict(TorchEngine([network]), grid, tissue, batch_size=4)
+    alone = predict(TorchEngine([network]), grid, tissue, batch_size=1)
     assert together.quality.shape == (12, 3)
     assert together.mask_logits.shape == (12, 32, 32)
     assert np.allclose(together.quality, alone.quality, atol=1e-5)
@@ -38,8 +40,10 @@ def test_an_ensemble_is_the_mean_of_its_members(
     grid = to_grid(frames[tissue], 32)
     network = tiny_network.eval()
     other = type(network)(network.config).eval()
-    first, second = (predict([member], grid, tissue).quality for member in (network, other))
-    both = predict([network, other], grid, tissue).quality
+    first, second = (
+        predict(TorchEngine([member]), grid, tissue).quality for member in (network, other)
+    )
+    both = predict(TorchEngine([network, other]), grid, tissue).quality
     assert np.allclose(both, (first + second) / 2, atol=1e-6)
     assert not np.allclose(first, second, atol=1e-3)
 
@@ -49,7 +53,7 @@ def test_a_stack_is_predicted_the_same_every_time(
 ) -> None:
     tissue = np.array([True, False] * 6)
     grid = to_grid(frames[tissue], 32)
-    results = [predict([tiny_network.eval()], grid, tissue) for _ in range(2)]
+    results = [predict(TorchEngine([tiny_network.eval()]), grid, tissue) for _ in range(2)]
     assert np.array_equal(results[0].mask_logits, results[1].mask_logits)
     assert torch.equal(grid, to_grid(frames[tissue], 32))
 
@@ -89,8 +93,8 @@ def test_what_does_not_fit_into_memory_is_tried_with_half_the_frames(
         if len(images) > fits:
             raise error
 
-    expected = predict([tiny_network.eval()], grid, tissue)
-    found = predict([spoilt(tiny_network, refuse)], grid, tissue)
+    expected = predict(TorchEngine([tiny_network.eval()]), grid, tissue)
+    found = predict(TorchEngine([spoilt(tiny_network, refuse)]), grid, tissue)
     assert sizes == ([6, 3, 3] if fits == 3 else [6, 3, *[1] * 6])
     assert np.allclose(found.quality, expected.quality, atol=1e-5)
     assert np.allclose(found.mask_logits, expected.mask_logits, atol=1e-2)
@@ -106,7 +110,7 @@ def test_memory_that_is_too_small_for_one_frame_is_one_error(
     tissue = np.array([True, False] * 6)
     grid = to_grid(frames[tissue], 32)
     with pytest.raises(NoMemoryError, match="memory for one frame at a time on cpu; found too"):
-        predict([spoilt(tiny_network, refuse)], grid, tissue, cpu_too=True)
+        predict(TorchEngine([spoilt(tiny_network, refuse)]), grid, tissue, cpu_too=True)
 
 
 def test_the_cpu_takes_over_where_the_gpu_has_no_memory_for_one_frame(
@@ -118,12 +122,18 @@ def test_the_cpu_takes_over_where_the_gpu_has_no_memory_for_one_frame(
     """The GPU is one in name: its networks compute on the CPU, and fail until they are moved."""
     tissue = np.array([True, False] * 6)
     grid = to_grid(frames[tissue], 32)
-    expected = predict([tiny_network.eval()], grid, tissue)
+    expected = predict(TorchEngine([tiny_network.eval()]), grid, tissue)
     moves: list[str] = ["cuda"]
 
-    def refuse(_images: torch.Tensor) -> None:
-        if moves[-1] == "cuda":
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+    class Gpu(TorchEngine):
+        @property
+        def device(self) -> torch.device:
+            return torch.device(moves[-1])
+
+        def compute(self, grid: torch.Tensor, *, exact: bool = False) -> Outputs:
+            if moves[-1] == "cuda":
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return mean_output(self.members, normalise(grid, self.members[0].config.intensity))
 
     def move(network: AbdomenNet, device: object = "cpu") -> AbdomenNet:
         moves.append(str(device))
@@ -131,26 +141,14 @@ def test_the_cpu_takes_over_where_the_gpu_has_no_memory_for_one_frame(
 
     monkeypatch.setattr(AbdomenNet, "cpu", move)
     monkeypatch.setattr(AbdomenNet, "to", move)
-    monkeypatch.setattr(segment, "_device_of", lambda _members: torch.device(moves[-1]))
-    monkeypatch.setattr(segment, "_mean_output", on_the_cpu(segment._mean_output))
-    network = spoilt(tiny_network, refuse)
+    gpu = Gpu([tiny_network])
     with pytest.raises(NoMemoryError, match="on cuda"):
-        predict([network], grid, tissue)
-    found = predict([network], grid, tissue, cpu_too=True)
+        predict(gpu, grid, tissue)
+    found = predict(gpu, grid, tissue, cpu_too=True)
     assert moves == ["cuda", "cpu", "cuda"], "the next stack tries the GPU again"
+    assert gpu.precision == "fp16"
     assert np.array_equal(found.mask_logits, expected.mask_logits)
     assert "the CPU computes, which is slower" in caplog.text
-
-
-def on_the_cpu(compute: Callable[..., Any]) -> Callable[..., Any]:
-    def computed(members: Any, grid: torch.Tensor, *, half: bool) -> Any:
-        images = normalise(grid, members[0].config.intensity)
-        outputs = [member(images) for member in members]
-        probabilities = torch.stack([output.quality_logits.softmax(dim=1) for output in outputs])
-        logits = torch.stack([output.mask_logits[:, 0] for output in outputs])
-        return probabilities.mean(dim=0), logits.mean(dim=0)
-
-    return computed
 
 
 def test_another_error_of_the_network_stays_what_it_is(
@@ -161,7 +159,7 @@ def test_another_error_of_the_network_stays_what_it_is(
 
     tissue = np.array([True, False] * 6)
     with pytest.raises(RuntimeError, match="a bug"):
-        predict([spoilt(tiny_network, fail)], to_grid(frames[tissue], 32), tissue)
+        predict(TorchEngine([spoilt(tiny_network, fail)]), to_grid(frames[tissue], 32), tissue)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -175,7 +173,7 @@ def test_a_network_that_says_what_is_no_number_is_refused_in_one_line(
         tiny_network.get_parameter(name).view(-1)[0] = number
     tissue = np.array([True, False] * 6)
     with pytest.raises(BundleError, match="numbers from the network; found some") as refused:
-        predict([tiny_network.eval()], to_grid(frames[tissue], 32), tissue)
+        predict(TorchEngine([tiny_network.eval()]), to_grid(frames[tissue], 32), tissue)
     assert "\n" not in str(refused.value)
 
 
@@ -184,18 +182,33 @@ def test_what_half_precision_makes_infinite_is_computed_again_in_full(
 ) -> None:
     tissue = np.array([True, False] * 6)
     grid = to_grid(frames[tissue], 32)
-    expected = predict([tiny_network.eval()], grid, tissue)
-    compute, precisions = segment._mean_output, []
+    expected = predict(TorchEngine([tiny_network.eval()]), grid, tissue)
+    exactly = []
 
-    def overflow_once(members: Any, grid: torch.Tensor, *, half: bool) -> Any:
-        quality, logits = compute(members, grid, half=half)
-        precisions.append(half)
-        return (quality, logits * float("nan")) if len(precisions) == 1 else (quality, logits)
+    class Overflowing(TorchEngine):
+        def compute(self, grid: torch.Tensor, *, exact: bool = False) -> Outputs:
+            exactly.append(exact)
+            quality, logits = super().compute(grid, exact=exact)
+            return Outputs(quality, logits if exact else logits * float("nan"))
 
-    monkeypatch.setattr(segment, "_mean_output", overflow_once)
-    found = predict([tiny_network], grid, tissue)
-    assert precisions == [False, False]
+    found = predict(Overflowing([tiny_network], "fp16"), grid, tissue)
+    assert exactly == [False, True]
     assert np.array_equal(found.mask_logits, expected.mask_logits)
+
+
+def test_float16_overflows_where_float32_does_not(
+    tiny_network: AbdomenNet, frames: np.ndarray
+) -> None:
+    """A real overflow: a block adds more than 65,504, and the norm behind it makes it small."""
+    tissue = np.array([True, False] * 6)
+    grid = to_grid(frames[tissue], 32)
+    with torch.no_grad():
+        tiny_network.get_parameter("trunk.transformer.resblocks.0.mlp.c_proj.bias").fill_(1e6)
+    expected = predict(TorchEngine([tiny_network.eval()]), grid, tissue)
+    half = TorchEngine([tiny_network], "fp16")
+    assert not half.compute(grid).quality.isfinite().all()
+    found = predict(half, grid, tissue)
+    assert np.array_equal(found.quality, expected.quality)
 
 
 def test_a_logit_that_float16_cannot_hold_is_its_largest(
@@ -204,7 +217,7 @@ def test_a_logit_that_float16_cannot_hold_is_its_largest(
     with torch.no_grad():
         tiny_network.get_parameter("decoder.logit.1.bias").fill_(1e6)
     tissue = np.array([True, False] * 6)
-    found = predict([tiny_network.eval()], to_grid(frames[tissue], 32), tissue)
+    found = predict(TorchEngine([tiny_network.eval()]), to_grid(frames[tissue], 32), tissue)
     assert (found.mask_logits[tissue] == 65504).all()
 
 
@@ -270,7 +283,7 @@ def test_without_a_gpu_nothing_is_said(
 def test_weights_that_do_not_fit_into_the_gpu_go_to_the_cpu(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(segment, "choose_device", lambda _name: torch.device("cuda"))
+    monkeypatch.setattr(engine, "choose_device", lambda *_names: torch.device("cuda"))
     move = AbdomenNet.to
 
     def full(network: AbdomenNet, device: torch.device) -> AbdomenNet:
@@ -280,8 +293,8 @@ def test_weights_that_do_not_fit_into_the_gpu_go_to_the_cpu(
         return move(network, device)
 
     monkeypatch.setattr(AbdomenNet, "to", full)
-    bundle = command.load(tiny_bundle, device="auto", sweep_prior="calibrated")
-    assert bundle.device.type == "cpu"
+    bundle = command.load(tiny_bundle, Compute("auto"), sweep_prior="calibrated")
+    assert bundle.engine.device.type == "cpu"
     assert "too little memory for the weights" in caplog.text
     with pytest.raises(InputError, match="memory for the weights on the GPU"):
-        command.load(tiny_bundle, device="cuda", sweep_prior="calibrated")
+        command.load(tiny_bundle, Compute("cuda"), sweep_prior="calibrated")

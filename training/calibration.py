@@ -14,6 +14,7 @@ import torch
 
 from acouslic import selection
 from acouslic.calibration import Calibration
+from acouslic.engine import TorchEngine
 from acouslic.expected_score import Evidence, expected_score, posteriors
 from acouslic.mask import Outline
 from acouslic.network import AbdomenNet
@@ -104,7 +105,7 @@ class Answers:
         case = self.held_out.case
         row = int(np.searchsorted(case.frame_index, frame))
         grid = torch.from_numpy(np.array(case.frames[row : row + 1]))
-        return full_size(predict(self.members, grid, np.ones(1, bool)), 0)
+        return full_size(predict(TorchEngine(self.members), grid, np.ones(1, bool)), 0)
 
 
 def calibrate(

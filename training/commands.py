@@ -53,7 +53,7 @@ def fit(options: Fit) -> None:
 
 def cross_validate(options: CrossValidate) -> None:
     """Judge every case by the fold that held it out, and fit the calibration."""
-    from acouslic.segment import choose_device
+    from acouslic.engine import choose_device
     from training import cross_validate
 
     device = choose_device(options.device)

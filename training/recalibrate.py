@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from acouslic import files
 from acouslic.bundle import BUNDLE, copy_bundle, load_bundle
+from acouslic.engine import choose_device
 from acouslic.errors import InputError
-from acouslic.segment import choose_device
 from dataset.cache import open_cache
 from training.calibration import HeldOut, calibrate, describe, in_parts, with_calibration
 from training.cards import card_of

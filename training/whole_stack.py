@@ -11,6 +11,7 @@ import torch
 
 from acouslic import selection
 from acouslic.challenge import CHALLENGE_FAN, labels_of_quality
+from acouslic.engine import TorchEngine
 from acouslic.mask import Outline
 from acouslic.network import AbdomenNet
 from acouslic.segment import StackPrediction, full_size, predict
@@ -46,7 +47,7 @@ def predict_case(
 ) -> StackPrediction:
     """What the shipped stage predicts of a cached case, `batch_size` frames a pass."""
     frames = torch.from_numpy(np.array(case.frames))
-    return predict(members, frames, tissue_of(case), batch_size)
+    return predict(TorchEngine(members), frames, tissue_of(case), batch_size)
 
 
 def judge(case: CachedCase, prediction: StackPrediction, config: SelectionConfig) -> CaseMetrics:

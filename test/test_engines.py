@@ -1,0 +1,168 @@
+"""PyTorch and OpenVINO give the same answer; who computes is chosen as the options say."""
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from acouslic import bundle as bundles
+from acouslic import openvino_engine
+from acouslic.bundle import load_bundle, with_engine
+from acouslic.challenge import SPACING_MM
+from acouslic.command import DEMO_BUNDLE
+from acouslic.engine import TorchEngine, choose_device
+from acouslic.engine_names import Precision
+from acouslic.errors import InputError
+from acouslic.metaimage import Geometry
+from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
+from acouslic.openvino_engine import OpenVinoEngine
+from acouslic.pipeline import measure
+from acouslic.preprocess import to_grid
+from acouslic.segment import predict
+from acouslic.stack import Stack
+
+# Both compute in float32, and add in another order.
+QUALITY, LOGIT = 1e-5, 2e-3
+# In half precision, on logits up to 2; measured: 1.1e-3 and 0.36 in bf16, 1.4e-4 and 0.05 in fp16.
+HALF: dict[Precision, tuple[float, float]] = {"bf16": (5e-3, 0.7), "fp16": (1e-3, 0.1)}
+
+
+def test_both_engines_predict_the_same_of_an_ensemble_in_batches_of_any_size(
+    tiny_bundle: Path, frames: np.ndarray
+) -> None:
+    (network,) = load_bundle(tiny_bundle).members
+    other = load_bundle(tiny_bundle).members[0]
+    other.get_parameter("quality_head.logits.bias").add_(torch.tensor([0.0, 0.5, 1.0]))
+    grid, tissue = to_grid(frames[::2], 32), np.array([True, False] * 6)
+    expected = predict(TorchEngine([network, other]), grid, tissue)
+    engine = OpenVinoEngine([network, other], "fp32")
+    for batch_size in (1, 4, 6):
+        found = predict(engine, grid, tissue, batch_size)
+        assert np.allclose(found.quality, expected.quality, atol=QUALITY)
+        assert np.allclose(found.mask_logits, expected.mask_logits, atol=1e-2)
+
+
+def test_both_engines_give_the_same_answer(tiny_bundle: Path, frames: np.ndarray) -> None:
+    stack = Stack("case", frames, Geometry.plain(SPACING_MM))
+    torch_bundle = load_bundle(tiny_bundle)
+    expected = measure(stack, torch_bundle)
+    found = measure(stack, with_engine(torch_bundle, "openvino", "fp32"))
+    assert found.frame == expected.frame
+    assert np.array_equal(found.mask, expected.mask)
+    assert found.ac_mm == pytest.approx(expected.ac_mm, rel=1e-4)
+    assert np.allclose(found.frame_scores, expected.frame_scores, atol=QUALITY)
+
+
+def test_both_engines_agree_on_a_vit_l_14(frames: np.ndarray) -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig(TrunkConfig(224, 14, 1024, 24, 768), decoder_width=8)
+    network = AbdomenNet(config).eval().requires_grad_(False)
+    grid = to_grid(frames[:1], 224)
+    with torch.inference_mode():
+        expected = TorchEngine([network]).compute(grid)
+    found = OpenVinoEngine([network], "fp32").compute(grid)
+    assert torch.allclose(found.quality, expected.quality, atol=QUALITY)
+    assert torch.allclose(found.mask_logits, expected.mask_logits, atol=LOGIT)
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_half_precision_is_near_float32(
+    tiny_bundle: Path, frames: np.ndarray, precision: Precision
+) -> None:
+    """On a CPU, which computes half precision as a GPU does, but slowly."""
+    members, grid = load_bundle(tiny_bundle).members, to_grid(frames[::2], 32)
+    with torch.inference_mode():
+        expected = TorchEngine(members).compute(grid)
+        found = TorchEngine(members, precision).compute(grid)
+    assert not torch.equal(found.mask_logits, expected.mask_logits)
+    quality, logit = HALF[precision]
+    assert torch.allclose(found.quality, expected.quality, atol=quality)
+    assert torch.allclose(found.mask_logits, expected.mask_logits, atol=logit)
+
+
+def test_openvino_without_memory_gets_half_the_frames(
+    tiny_bundle: Path, frames: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = OpenVinoEngine(load_bundle(tiny_bundle).members)
+    grid, tissue = to_grid(frames[::2], 32), np.array([True, False] * 6)
+    expected = predict(engine, grid, tissue)
+    request, sizes = engine._request, []
+
+    class Small:
+        def infer(self, images: list[np.ndarray], **options: object) -> Any:
+            sizes.append(len(images[0]))
+            if len(images[0]) > 3:
+                raise RuntimeError("Exception from src/plugins/intel_cpu: std::bad_alloc")
+            return request.infer(images, **options)
+
+    engine._request = Small()
+    found = predict(engine, grid, tissue)
+    assert sizes == [6, 3, 3]
+    assert np.allclose(found.quality, expected.quality, atol=QUALITY)
+    assert "too little memory for 6 frames; trying 3" in caplog.text
+
+
+# ---- which engine
+
+
+def hide_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundles, "find_spec", lambda _name: None)
+
+
+def test_a_cpu_takes_openvino_where_it_is_installed(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(tiny_bundle)
+    assert bundle.engine.name == "torch"
+    converted = with_engine(bundle)
+    assert (converted.engine.name, converted.members) == ("openvino", ())
+    assert with_engine(bundle, "torch").engine.name == "torch"
+    hide_openvino(monkeypatch)
+    assert with_engine(bundle).engine.name == "torch"
+    with pytest.raises(InputError, match="OpenVINO not installed; use --engine auto or torch"):
+        with_engine(bundle, "openvino")
+
+
+def test_openvino_computes_on_no_gpu(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("auto", "openvino").type == "cpu"
+    bundle = load_bundle(tiny_bundle)
+    monkeypatch.setattr(TorchEngine, "device", torch.device("cuda"))
+    assert with_engine(bundle).engine.precision == "fp16"
+    with pytest.raises(InputError, match="a CPU"):
+        with_engine(bundle, "openvino")
+
+
+def test_a_precision_that_the_processor_lacks_is_refused() -> None:
+    assert openvino_engine._chosen("auto", ["FP32", "BF16"]) == "fp32"
+    assert openvino_engine._chosen("bf16", ["FP32", "BF16"]) == "bf16"
+    with pytest.raises(InputError, match="computes in fp16; found one with BF16, FP32"):
+        openvino_engine._chosen("fp16", ["FP32", "BF16"])
+
+
+def test_openvino_tells_nobody_that_it_is_used(tiny_bundle: Path) -> None:
+    """Its maker's package for that is installed here, as it depends on it, and is not loaded."""
+    with_engine(load_bundle(tiny_bundle), "openvino")
+    assert importlib.metadata.version("openvino-telemetry")
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_a_start_imports_only_what_it_needs() -> None:
+    code = f"""
+import sys
+from acouslic.bundle import load_bundle, with_engine
+import acouslic.case
+with_engine(load_bundle({str(DEMO_BUNDLE)!r}))
+heavy = ("transformers", "torchvision", "timm", "peft", "open_clip", "torch._dynamo", "sympy")
+print([name for name in heavy if name in sys.modules])
+import open_clip, torchvision  # the whole packages can be imported afterwards, and share classes
+from acouslic.network import VisionTransformer
+from open_clip.transformer import VisionTransformer as theirs
+print(VisionTransformer is theirs)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines() == ["[]", "True"], result.stderr
