@@ -43,17 +43,19 @@ def request_of(options: BenchmarkOptions) -> "Request":
     from benchmark.request import Request
     from benchmark.run import device_name
     from benchmark.systems import DEFAULT_SYSTEMS, quality_name
+    from training.precision import fastest
 
     changes = {name: value for name, value in vars(options.changes).items() if value is not None}
     names = options.systems or DEFAULT_SYSTEMS
     weights, machine = options.weights, options.machine
+    precision = fastest(machine.accelerator) if machine.precision == "auto" else machine.precision
     return Request(
         systems=tuple(quality_name(options.quality) if n == "quality" else n for n in names),
         trials=options.trials,
         protocol=replace(PROTOCOLS[options.protocol], **changes),
         schedule=options.schedule,
         weights=WeightSource(weights.weights == "timm", weights.pretrained_dir, weights.base),
-        compute=Compute(device_name(machine.accelerator), machine.precision, machine.readers),
+        compute=Compute(device_name(machine.accelerator), precision, machine.readers),
         where=machine.where,
         stand_ins=weights.stand_ins,
         note=options.note,

@@ -206,8 +206,9 @@ class WeightOptions:
 class MachineOptions:
     """What computes."""
 
-    precision: Precision = "bf16"
-    """Numbers that most of a pass is computed in; a T4 knows no bf16. Scores are always fp32."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Numbers that most of a pass is computed in, scores apart, which are always fp32; auto: bf16
+    where the hardware has it, else fp16 on a GPU (a T4) and fp32 on a processor."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """What computes; auto takes a GPU where there is one."""
     readers: int = 0
