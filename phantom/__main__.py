@@ -13,6 +13,7 @@ from dataset.sequences import RUNS_FILE
 from phantom.compare import comparison_of_looks
 from phantom.dataset import write_dataset
 from phantom.look import Look
+from phantom.site import Site
 from phantom.statistics import comparison
 
 INTERRUPTED = 130  # what a shell reports of a process that Ctrl-C ended: 128 and SIGINT's number
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
     if options.reference is not None and not options.statistics:
         command_line.error("--reference belongs to --statistics")
+    if options.site is not None and options.look is not None:
+        command_line.error("--site brings its own look; leave --look away")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         _run(options)
@@ -55,14 +58,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    cases, look = range(options.first, options.first + options.cases), Look(options.look)
+    seed, cases = options.seed, range(options.first, options.first + options.cases)
+    site = None if options.site is None else Site(options.site)
+    look = Look(options.look or (Look.PLAIN if site is None else Look.REALISTIC))
     if options.statistics:
-        print(comparison(options.seed, cases, options.reference))
+        print(comparison(seed, cases, options.reference, site))
     elif options.compare is not None:
-        print(comparison_of_looks(options.compare, seed=options.seed, cases=cases, look=look))
+        print(comparison_of_looks(options.compare, seed=seed, cases=cases, look=look, site=site))
     else:
         write_dataset(
-            options.out, seed=options.seed, cases=cases, workers=options.workers, look=look
+            options.out, seed=seed, cases=cases, workers=options.workers, look=look, site=site
         )
 
 
@@ -78,8 +83,8 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="?",
         metavar="OUT",
-        help="folder for the data set: new, empty, or one of this seed and look to go on with "
-        "(required unless figures are asked for)",
+        help="folder for the data set: new, empty, or one of this seed, look and site to go on "
+        "with (required unless figures are asked for)",
     )
     _add_case_options(command_line)
     _add_figures_options(command_line)
@@ -98,10 +103,14 @@ def _add_case_options(command_line: argparse.ArgumentParser) -> None:
     command_line.add_argument(
         "--look",
         choices=[look.value for look in Look],
-        default=Look.PLAIN.value,
         help="how frames look: plain (smooth organs in dark fluid), realistic, random (far beyond "
-        "what is plausible), or mixed (half of the cases realistic, half random; default: "
-        "%(default)s)",
+        "what is plausible), or mixed (half of the cases realistic, half random; default: plain)",
+    )
+    command_line.add_argument(
+        "--site",
+        choices=[site.value for site in Site],
+        help="hospital that scans and annotates: its own corner of the realistic look, annotators "
+        "who miss sweeps and undervalue frames, and look-alikes (default: none)",
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from acouslic.challenge import CHALLENGE_FAN, Quality
-from phantom.chance import Range
+from phantom.chance import Range, Spread
 from phantom.probe import FAR_MM, NEAR_MM
 from phantom.shapes import Planes, Sections
 from phantom.sweep import Sweep
@@ -47,10 +47,6 @@ SUBOPTIMAL = Demand(off=0.38, tilt_deg=38.0, visible=0.66, stomach=0.20, vein=0.
 SUBOPTIMAL_STRICTER = Stricter(visible=0.2, stomach=0.5, vein=0.0)
 OPTIMAL = Demand(off=0.34, tilt_deg=27.0, visible=0.90, stomach=0.25, vein=0.13)
 OPTIMAL_STRICTER = Stricter(visible=0.2, stomach=1.0, vein=0.4)
-# Annotators' strictness has this SD about 0; at 0.1 the greatest values of a demand are 10 % less.
-STRICTNESS_SD = 0.09
-# Annotators differ further in how near an optimal frame has to be: a factor on that distance.
-OPTIMAL_OFF_FACTOR = Range(0.75, 1.05)
 # Runs of fewer frames are left out: the least and the greatest such number among annotators.
 SHORTEST_RUN = (2, 4)
 SHORTEST_OPTIMAL_RUN = 2
@@ -65,6 +61,24 @@ LEAST_GAIN_DB = -14.0
 # from bend to sinus: those that are this near to it, in abdominal radii. Chosen by eye.
 VEIN_POINTS = 12
 VEIN_NEAR = 0.12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Habits:
+    """How the annotators of one place decide."""
+
+    strictness: Spread
+    """Between annotators; at 0.1 the greatest values of a demand are 10 % less."""
+    optimal_off_factor: Range
+    """They differ further in how near an optimal frame has to be: a factor on that distance."""
+    misses_sweep: float = 0.0
+    """Chance that a sweep is left out though it could be annotated; never a case's best one."""
+    undervalues_sweep: float = 0.0
+    """Chance that the optimal frames of a sweep are called suboptimal."""
+
+
+# Of phantoms that belong to no site.
+ANYWHERE = Habits(strictness=Spread(0.0, 0.09), optimal_off_factor=Range(0.75, 1.05))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +125,18 @@ class View:
         return np.asarray(shown - self.off / demand.off - self.tilt_deg / demand.tilt_deg)
 
 
-def sample_annotator(rng: np.random.Generator, *, hazy: bool) -> Annotator:
+def sample_annotator(
+    rng: np.random.Generator, *, hazy: bool, habits: Habits = ANYWHERE
+) -> Annotator:
     """Draw the annotator of one case.
 
     Args:
         rng: the scan's stream.
         hazy: whether the mother images poorly.
+        habits: of the place.
     """
-    strictness = rng.normal(0, STRICTNESS_SD)
-    off_factor = rng.uniform(*OPTIMAL_OFF_FACTOR)
+    strictness = rng.normal(*habits.strictness)
+    off_factor = rng.uniform(*habits.optimal_off_factor)
     return Annotator(
         suboptimal=_demand(SUBOPTIMAL, SUBOPTIMAL_STRICTER, strictness),
         optimal=_demand(OPTIMAL, OPTIMAL_STRICTER, strictness, off_factor=off_factor),
@@ -157,6 +174,38 @@ def judge(view: View, annotator: Annotator) -> np.ndarray:
     optimal = _long_runs(is_best, SHORTEST_OPTIMAL_RUN)
     quality = np.where(annotated, Quality.SUBOPTIMAL, Quality.NONE)
     return np.where(optimal, Quality.OPTIMAL, quality).astype(np.uint8)
+
+
+def with_oversights(
+    rng: np.random.Generator, by_sweep: list[np.ndarray], merits: list[np.ndarray], habits: Habits
+) -> list[np.ndarray]:
+    """The qualities that stay when annotators undervalue sweeps, and miss some.
+
+    Args:
+        rng: the site's stream.
+        by_sweep: the quality of each sweep's frames, (N,) uint8 each.
+        merits: the merit of the same frames.
+        habits: of the place.
+
+    Returns:
+        As `by_sweep`; a case that had an annotated frame still has one.
+    """
+    undervalued, missed = rng.random((2, len(by_sweep)))
+    kept = [
+        np.minimum(quality, Quality.SUBOPTIMAL) if chance < habits.undervalues_sweep else quality
+        for quality, chance in zip(by_sweep, undervalued, strict=True)
+    ]
+    best = max(range(len(kept)), key=lambda k: _best_frame(kept[k], merits[k]))
+    return [
+        np.zeros_like(quality) if k != best and missed[k] < habits.misses_sweep else quality
+        for k, quality in enumerate(kept)
+    ]
+
+
+def _best_frame(quality: np.ndarray, merit: np.ndarray) -> tuple[int, float]:
+    """The greatest quality of a sweep, and the greatest merit among the frames that have it."""
+    greatest = int(quality.max())
+    return greatest, float(merit[quality == greatest].max())
 
 
 def _demand(

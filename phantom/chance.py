@@ -27,6 +27,8 @@ class Stream(IntEnum):
     """Whether a mixed case is random."""
     STYLE = 6
     """All that looks other than the plain one draw; then, with a further number, each frame."""
+    SITE = 7
+    """What a site's annotators overlook, and its look-alikes, for each site and attempt."""
 
 
 class Range(NamedTuple):

@@ -19,6 +19,7 @@ from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, ROWS
 from acouslic.errors import InputError
 from phantom.look import Look
 from phantom.render import Renderer
+from phantom.site import Site
 from phantom.truth import Truth, truth
 
 FRAMES_A_CASE = 4  # of each phantom case, drawn among all that are not black
@@ -64,23 +65,28 @@ class Shot:
         return self.gray.shape == FRAME_SHAPE
 
 
-def comparison_of_looks(folder: Path, *, seed: int, cases: range, look: Look) -> str:
+def comparison_of_looks(
+    folder: Path, *, seed: int, cases: range, look: Look, site: Site | None = None
+) -> str:
     """A Markdown table: real frames' median beside the phantoms' range, row by row.
 
     Args:
         folder: of real frames.
         seed: the phantoms' seed.
         cases: their numbers.
-        look: how they are rendered.
+        look: how they are rendered, where no site says so.
+        site: where they are scanned.
 
     Raises:
         InputError: the folder holds no frame, or a file of it cannot be read.
     """
     shots = read_shots(folder)
     real = {**_rows_of_frames(shots), **_rows_of_sweeps(_sweeps_among(shots))}
-    frames, sweeps = _phantoms(seed, cases, look, _panel_shape(shots))
+    known = [truth(seed, case, site) for case in cases]
+    frames, sweeps = _phantoms(known, look, _panel_shape(shots))
     simulated = {**_rows_of_frames(frames), **_rows_of_sweeps(sweeps)}
-    return _table(real, simulated, f"phantoms, seed {seed}, {look.value}")
+    kind = look.value if site is None else f"site {site.value}"
+    return _table(real, simulated, f"phantoms, seed {seed}, {kind}")
 
 
 def read_shots(folder: Path) -> list[Shot]:
@@ -287,15 +293,14 @@ def _panel_shape(shots: list[Shot]) -> tuple[int, int] | None:
 
 
 def _phantoms(
-    seed: int, cases: range, look: Look, panel: tuple[int, int] | None
+    cases: list[Truth], look: Look, panel: tuple[int, int] | None
 ) -> tuple[list[Shot], list[dict[int, np.ndarray]]]:
     """Frames of phantoms: some of any kind and the first annotated one; and panels of a run."""
     shots: list[Shot] = []
     sweeps: list[dict[int, np.ndarray]] = []
-    for case in cases:
-        known = truth(seed, case)
-        renderer = Renderer(known, look)
-        rng = np.random.default_rng([seed, case])
+    for known in cases:
+        case, renderer = known.case, Renderer(known, look)
+        rng = np.random.default_rng([known.seed, case])
         for index in rng.choice(np.flatnonzero(known.tissue()), FRAMES_A_CASE, replace=False):
             gray = renderer.frame(int(index))
             shots.append(Shot(name=f"{case} {index}", gray=gray, mask=None))

@@ -30,6 +30,7 @@ from acouslic.metaimage import Geometry, write_frames
 from dataset.processes import in_processes
 from phantom.look import Look
 from phantom.render import Renderer, mask_frame
+from phantom.site import Site
 from phantom.truth import truth
 
 _UUID_BYTES, _UUID_VERSION = 16, 4  # RFC 9562; version 4 is a random one, as the real set's
@@ -54,53 +55,64 @@ class Row:
         return [self.name, f"{self.subject:03d}", *acs]
 
 
-def case_name(seed: int, case: int) -> str:
-    """The case's uuid, a function of (seed, case) alone."""
-    digest = hashlib.sha256(f"phantom {seed} {case}".encode()).digest()
+def case_name(seed: int, case: int, site: Site | None = None) -> str:
+    """The case's uuid, a function of seed, case and site alone."""
+    place = "" if site is None else f" {site.value}"
+    digest = hashlib.sha256(f"phantom {seed} {case}{place}".encode()).digest()
     return str(uuid.UUID(bytes=digest[:_UUID_BYTES], version=_UUID_VERSION))
 
 
 def write_dataset(
-    folder: Path, *, seed: int, cases: range, workers: int, look: Look = Look.PLAIN
+    folder: Path,
+    *,
+    seed: int,
+    cases: range,
+    workers: int,
+    look: Look = Look.PLAIN,
+    site: Site | None = None,
 ) -> None:
     """Write cases and, when all of them stand, their table; a set begun before goes on and grows.
 
     Args:
-        folder: where to; new or empty, or a set of the same seed and look.
+        folder: where to; new or empty, or a set of the same seed, look and site.
         seed: the data set's seed.
         cases: numbers of the cases; those that the set has, or began with, are added to them.
         workers: number of processes.
-        look: how the frames are rendered.
+        look: how the frames are rendered, where no site says so.
+        site: where the cases are scanned and annotated.
 
     Raises:
         FileExistsError: the folder holds something else.
         OSError: the folder cannot be written.
     """
-    before = _begun(folder, seed=seed, look=look)
+    before = _begun(folder, seed=seed, look=look, site=site)
     whole = cases if before is None else _joined(before, cases)
     for subfolder in (IMAGES, MASKS, AC_TABLE.parent):
         (folder / subfolder).mkdir(parents=True, exist_ok=True)
     if whole != before:
         (folder / AC_TABLE).unlink(missing_ok=True)  # a set without its table is not complete
-    files.write_json(folder / SIMULATED, _record(seed, whole, look), indent=None)
-    job = partial(write_case, folder=folder, seed=seed, look=look)
+    files.write_json(folder / SIMULATED, _record(seed, whole, look, site), indent=None)
+    job = partial(write_case, folder=folder, seed=seed, look=look, site=site)
     rows = sorted(in_processes(job, whole, workers, "phantoms"), key=lambda row: row.case)
     _write_table(folder / AC_TABLE, rows)
 
 
-def write_case(case: int, *, folder: Path, seed: int, look: Look = Look.PLAIN) -> Row:
+def write_case(
+    case: int, *, folder: Path, seed: int, look: Look = Look.PLAIN, site: Site | None = None
+) -> Row:
     """Write one case's image and mask, unless they are there: both are written whole or not.
 
     Args:
         case: its number.
         folder: of the data set.
         seed: the data set's seed.
-        look: how the frames are rendered.
+        look: how the frames are rendered, where no site says so.
+        site: where the case is scanned and annotated.
 
     Returns:
         The case's line in the table.
     """
-    known, name = truth(seed, case), case_name(seed, case)
+    known, name = truth(seed, case, site), case_name(seed, case, site)
     image, mask = (folder / place / f"{name}.mha" for place in (IMAGES, MASKS))
     geometry = Geometry.plain(SPACING_MM)
     if not image.is_file():
@@ -115,12 +127,18 @@ def write_case(case: int, *, folder: Path, seed: int, look: Look = Look.PLAIN) -
     )
 
 
-def _record(seed: int, cases: range, look: Look) -> dict[str, object]:
-    return {"seed": seed, "cases": [cases.start, cases.stop], "look": look.value}
+def _record(seed: int, cases: range, look: Look, site: Site | None) -> dict[str, object]:
+    place = None if site is None else site.value
+    return {
+        "seed": seed,
+        "cases": [cases.start, cases.stop],
+        "look": look.value,
+        "site": place,
+    }
 
 
-def _begun(folder: Path, *, seed: int, look: Look) -> range | None:
-    """The cases that a set of this seed and look began with; None where nothing is.
+def _begun(folder: Path, *, seed: int, look: Look, site: Site | None) -> range | None:
+    """The cases that a set of this seed, look and site began with; None where nothing is.
 
     Raises:
         FileExistsError: the folder holds something else.
@@ -130,14 +148,16 @@ def _begun(folder: Path, *, seed: int, look: Look) -> range | None:
     try:
         record = json.loads((folder / SIMULATED).read_text())
         cases = range(*record["cases"])
-        # Sets of before there were looks have none in their record.
-        if {"look": Look.PLAIN.value, **record} == _record(seed, cases, look):
+        # Sets of before there were looks, or sites, have none in their record.
+        complete = {"look": Look.PLAIN.value, "site": None, **record}
+        if complete == _record(seed, cases, look, site):
             return cases
     except (OSError, ValueError, KeyError, TypeError):
         pass  # something else, then
+    place = "no site" if site is None else f"site {site.value}"
     raise FileExistsError(
-        f"expected a new or empty folder, or a set of seed {seed} that looks {look.value}; found "
-        f"that {folder} holds something else"
+        f"expected a new or empty folder, or a set of seed {seed} and {place} that looks "
+        f"{look.value}; found that {folder} holds something else"
     )
 
 

@@ -15,7 +15,7 @@ from acouslic.challenge import (
 )
 from phantom.appearance import RANDOM, REALISTIC, sample_appearance
 from phantom.canvas import ANGLES_DEG
-from phantom.chance import Stream, stream
+from phantom.chance import Range, Stream, stream
 from phantom.device import Device, sample_streaks
 from phantom.fields import course_of
 from phantom.look import Look
@@ -35,13 +35,18 @@ class Renderer:
 
         Args:
             truth: the case's.
-            look: how it is rendered.
+            look: how it is rendered; a case of a site always looks as the site does.
         """
         # One thread: cases are spread over processes, and threads would fight for the same cores.
         cv2.setNumThreads(1)
         self._truth = truth
         of_case = look.of_case(truth.seed, truth.case)
-        self._shown = _Plain(truth) if of_case is Look.PLAIN else _Styled(truth, of_case)
+        if truth.site is not None:
+            self._shown: _Plain | _Styled = _Styled(truth, truth.site.table())
+        elif of_case is Look.PLAIN:
+            self._shown = _Plain(truth)
+        else:
+            self._shown = _Styled(truth, REALISTIC if of_case is Look.REALISTIC else RANDOM)
 
     def frame(self, index: int) -> np.ndarray:
         """Frame `index` of the stack, (562, 744) uint8; zero where the stack is padded."""
@@ -85,12 +90,11 @@ class _Plain:
 
 
 class _Styled:
-    """The realistic or the random look of one case."""
+    """The realistic or the random look of one case, or a site's."""
 
-    def __init__(self, truth: Truth, look: Look) -> None:
+    def __init__(self, truth: Truth, table: dict[str, Range]) -> None:
         self._truth = truth
         rng = stream(truth.seed, truth.case, Stream.STYLE)
-        table = REALISTIC if look is Look.REALISTIC else RANDOM
         appearance = sample_appearance(rng, table, truth.haze)
         texture = sample_texture(rng)
         wall = sample_wall(rng, truth.scene.subject.mother)

@@ -13,6 +13,7 @@ import numpy as np
 
 from phantom.anatomy import Fetus, sample_fetus
 from phantom.chance import Range, Spread, Stream, stream
+from phantom.organ import Part
 from phantom.shapes import Ellipsoid, ellipsoid, frame_along, turn, unit
 
 # ---- subjects
@@ -117,6 +118,8 @@ class Scene:
     """The placenta; what of it lies outside the uterus is not painted."""
     cord: tuple[Ellipsoid, ...]
     """Loops of the umbilical cord."""
+    look_alike: tuple[Part, ...] = ()
+    """A round structure that looks like an abdomen, in maternal axes: its body, then its hole."""
 
 
 def subject_of(seed: int, case: int) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from acouslic.challenge import FRAMES_PER_SWEEP, SWEEPS, Quality
 from dataset.sequences import read_tables
+from phantom.site import Site
 from phantom.truth import truth
 
 PERCENTILES, FEW_PERCENTILES = (5, 25, 50, 75, 95), (5, 50, 95)
@@ -31,9 +32,9 @@ class Labels:
     """How many different subjects there are."""
 
 
-def phantom_labels(seed: int, cases: Iterable[int]) -> Labels:
-    """The truth of phantom cases."""
-    known = [truth(seed, case) for case in cases]
+def phantom_labels(seed: int, cases: Iterable[int], site: Site | None = None) -> Labels:
+    """The truth of phantom cases, of a site or of none."""
+    known = [truth(seed, case, site) for case in cases]
     ac_mm = [[np.nan if s.ac_mm is None else s.ac_mm for s in k.labels] for k in known]
     return Labels(
         quality=np.stack([k.quality().reshape(SWEEPS, FRAMES_PER_SWEEP) for k in known]),
@@ -69,15 +70,17 @@ def summary(labels: Labels) -> dict[str, str]:
         }
 
 
-def comparison(seed: int, cases: range, reference: Path | None) -> str:
+def comparison(seed: int, cases: range, reference: Path | None, site: Site | None = None) -> str:
     """The phantom's figures as a Markdown table, beside the real set's where that is at hand.
 
     Args:
         seed: the phantom's seed.
         cases: numbers of its cases.
         reference: folder with the real set's two tables, if any.
+        site: where the cases are scanned and annotated.
     """
-    columns = [(f"phantom, seed {seed}", summary(phantom_labels(seed, cases)))]
+    name = f"phantom, seed {seed}" + ("" if site is None else f", site {site.value}")
+    columns = [(name, summary(phantom_labels(seed, cases, site)))]
     if reference is not None:
         columns.append(("real training set", summary(reference_labels(reference))))
     lines = [

@@ -88,6 +88,10 @@ class StyledTissue(SweepTissue):
         loops = [(clothes.cord, sections) for _, sections in self._before[1 : 1 + len(scene.cord)]]
         self._before[: 1 + len(loops)] = [(clothes.placenta, self._before[0][1]), *loops]
         self._appearance, self._around = appearance, clothes.around
+        self._look_alike = [
+            (material, part.shape.sections(planes))
+            for material, part in zip(clothes.look_alike, scene.look_alike, strict=False)
+        ]
         self.skin_half_width_mm = appearance.skin_half_width_mm
         self.rib_db, self.rib_db_mm = RIB_DB * appearance.bone, RIB_DB_MM * appearance.shadow
 
@@ -114,6 +118,8 @@ class StyledTissue(SweepTissue):
             canvas, texture=canvas.texture * look.texture, swell=canvas.swell * look.texture
         )
         paint_beyond(calm, self._lumen, frame, self._beyond_db, look.lining_db)
+        for material, sections in self._look_alike:
+            canvas.paint(material, sections, frame)
 
     def _paint_skin(
         self, canvas: Canvas, window: Window, skin: np.ndarray, facing: np.ndarray
@@ -145,6 +151,8 @@ class Clothes:
     """The cord's."""
     around: Material
     """Of what touches the trunk in place of fluid."""
+    look_alike: tuple[Material, Material]
+    """Of a look-alike's body and hole: as the trunk with its skin, and as the stomach."""
 
 
 def sample_clothes(rng: np.random.Generator, appearance: Appearance, scene: Scene) -> Clothes:
@@ -167,13 +175,30 @@ def sample_clothes(rng: np.random.Generator, appearance: Appearance, scene: Scen
         wardrobe.dressed(part.material, base_db=trunk_db, base_plain_db=plain_db)
         for part in fetus.inside_trunk
     ]
+    trunk = replace(trunk, echo_db=trunk_db)
+    (stomach,) = (
+        material
+        for part, material in zip(fetus.inside_trunk, inside, strict=True)
+        if part.name == "stomach"
+    )
     return Clothes(
-        trunk=replace(trunk, echo_db=trunk_db),
+        trunk=trunk,
         before_trunk=_before_trunk(wardrobe, fetus.before_trunk, trunk_db),
         inside_trunk=inside,
         placenta=placenta,
         cord=cord,
         around=around,
+        look_alike=(replace(trunk, shell=_skin(appearance)), stomach),
+    )
+
+
+def _skin(appearance: Appearance) -> Shell:
+    return Shell(
+        echo_db=appearance.skin_db,
+        half_width_mm=appearance.skin_half_width_mm,
+        diffuse=appearance.skin_diffuse,
+        sharpness=appearance.sharpness,
+        gaps=appearance.gaps,
     )
 
 

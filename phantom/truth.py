@@ -16,10 +16,19 @@ from acouslic.challenge import (
     SWEEPS,
 )
 from acouslic.ellipse import circumference_mm
-from phantom.annotator import Annotator, View, judge, sample_annotator, view_of
+from phantom.annotator import (
+    ANYWHERE,
+    View,
+    judge,
+    sample_annotator,
+    view_of,
+    with_oversights,
+)
 from phantom.chance import Range, Stream, stream
+from phantom.look_alike import with_look_alike
 from phantom.scene import Scene, sample_scene, sample_subject, subject_of
 from phantom.shapes import Sections
+from phantom.site import Site
 from phantom.sweep import Sweep, sample_sweeps
 
 # Scans to draw until one has an annotated frame; so many that running out of them is a bug.
@@ -81,6 +90,8 @@ class Truth:
     """The six sweeps."""
     labels: tuple[SweepTruth, ...]
     """What is known about each sweep."""
+    site: Site | None = None
+    """Where the scan was made and annotated; None is nowhere in particular."""
 
     def quality(self) -> np.ndarray:
         """Quality of all frames of the stack, (T,) uint8, `Quality.NONE` on the black ones."""
@@ -101,22 +112,36 @@ class Truth:
         return section_mask(self.labels[sweep].sections, at)
 
 
-def truth(seed: int, case: int) -> Truth:
+def truth(seed: int, case: int, site: Site | None = None) -> Truth:
     """Draw the truth of a case: scan by scan, until one has an annotated frame.
+
+    Args:
+        seed: the data set's seed.
+        case: the case's number.
+        site: where it is scanned; a case of a seed shows the same subject at all sites.
 
     Raises:
         RuntimeError: no scan of ATTEMPTS has one.
     """
     number = subject_of(seed, case)
     subject = sample_subject(seed, number)
+    habits = ANYWHERE if site is None else site.habits
     for attempt in range(ATTEMPTS):
         rng = stream(seed, case, Stream.SCAN, attempt)
         scene = sample_scene(rng, subject)
         sweeps = sample_sweeps(rng, scene)
         haze = rng.uniform(*HAZE) if rng.random() < HAZY_SHARE else 0.0
-        annotator = sample_annotator(rng, hazy=haze > 0)
-        labels = tuple(_label(sweep, annotator) for sweep in sweeps)
+        annotator = sample_annotator(rng, hazy=haze > 0, habits=habits)
+        views = [view_of(sweep) for sweep in sweeps]
+        by_sweep = [judge(view, annotator) for view in views]
+        merits = [view.merit(annotator.suboptimal) for view in views]
+        if site is not None:
+            chance = stream(seed, case, Stream.SITE, site.number, attempt)
+            by_sweep = with_oversights(chance, by_sweep, merits, habits)
+        labels = tuple(map(_label, views, by_sweep, merits))
         if any(label.ac_mm is not None for label in labels):
+            if site is not None:
+                sweeps = _with_look_alikes(chance, sweeps, labels, site)
             return Truth(
                 seed=seed,
                 case=case,
@@ -125,6 +150,7 @@ def truth(seed: int, case: int) -> Truth:
                 haze=haze,
                 sweeps=sweeps,
                 labels=labels,
+                site=site,
             )
     raise RuntimeError(f"case {case} of seed {seed}: no annotated frame in {ATTEMPTS} scans")
 
@@ -138,9 +164,7 @@ def section_mask(sections: Sections, frame: int) -> np.ndarray:
     return np.asarray(quu * u * u + 2 * quv * u * v + qvv * v * v <= 1)
 
 
-def _label(sweep: Sweep, annotator: Annotator) -> SweepTruth:
-    view = view_of(sweep)
-    quality, merit = judge(view, annotator), view.merit(annotator.suboptimal)
+def _label(view: View, quality: np.ndarray, merit: np.ndarray) -> SweepTruth:
     return SweepTruth(
         quality=quality,
         merit=merit,
@@ -148,6 +172,21 @@ def _label(sweep: Sweep, annotator: Annotator) -> SweepTruth:
         sections=view.sections,
         ac_mm=_ac_mm(quality, merit, view.sections),
     )
+
+
+def _with_look_alikes(
+    rng: np.random.Generator,
+    sweeps: tuple[Sweep, ...],
+    labels: tuple[SweepTruth, ...],
+    site: Site,
+) -> tuple[Sweep, ...]:
+    """The sweeps, with a look-alike in some of those without any annotation."""
+    changed = []
+    for sweep, label in zip(sweeps, labels, strict=True):
+        is_chosen = rng.random() < site.look_alike and not label.quality.any()
+        is_free = label.sight == Sight.NONE
+        changed.append(with_look_alike(rng, sweep, is_free) if is_chosen else sweep)
+    return tuple(changed)
 
 
 def _stacked(by_sweep: list[np.ndarray]) -> np.ndarray:
