@@ -1,12 +1,13 @@
 import math
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from acouslic.challenge import CHALLENGE_FAN
+from acouslic.challenge import CHALLENGE_FAN, Quality
 from acouslic.preprocess import masks_to_grid
-from training.augment import NONE, NUMBERS, augment, grid_fan
+from training.augment import NAMES, NONE, NUMBERS, augment, grid_fan, quality_in_view
 from training.options import Augmentation
 
 SIZE = 96
@@ -33,8 +34,8 @@ def centre(image: torch.Tensor) -> tuple[float, float]:
 
 
 def numbers(**values: float) -> torch.Tensor:
-    names = ("gain", "gamma", "depth", "angle", "scale", "flip")
-    return torch.tensor([[values.get(name, 0.5) for name in names]])
+    assert values.keys() <= set(NAMES)
+    return torch.tensor([[values.get(name, 0.5) for name in NAMES]])
 
 
 def test_without_variation_only_the_fan_cuts() -> None:
@@ -81,7 +82,7 @@ def test_scale_is_along_the_rays_and_flip_mirrors_them() -> None:
 
 def test_a_mask_goes_where_its_frame_goes() -> None:
     image = blob(5.0, 0.5).repeat(16, 1, 1)
-    config = Augmentation(gain_ratio=1.0, gamma_ratio=1.0, depth=0.0)
+    config = replace(NONE, angle_deg=12.0, scale_ratio=1.15, flip=True)
     uniform = torch.rand(16, NUMBERS, generator=torch.Generator().manual_seed(0))
     moved, masks = augment(image, image, uniform, config)
     torch.testing.assert_close(moved / 255, masks, atol=1e-4, rtol=0)
@@ -105,3 +106,72 @@ def test_nothing_is_ever_outside_the_fan_or_the_grey_levels() -> None:
     assert outside.any()
     assert not moved[:, outside].any() and not masks[:, outside].any()
     assert float(moved.min()) >= 0 and float(moved.max()) <= 255
+
+
+EFFECTS = ("blur", "grain", "bands", "shadow", "contact", "rings", "floor", "curve")
+
+
+def textured() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(20, 120, (1, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_each_change_is_an_option_of_its_own(effect: str) -> None:
+    config = replace(NONE, **{effect: getattr(Augmentation(), effect)})
+    frame, whole = textured(), numbers(**{effect: 1.0})
+    plain, _ = augment(frame, frame, whole, NONE)
+    changed, masks = augment(frame, frame, whole, config)
+    assert float((changed - plain).abs().max()) > 3
+    same, _ = augment(frame, frame, numbers(**{effect: 0.5}), config)
+    torch.testing.assert_close(same, plain, atol=1e-3, rtol=0)
+    torch.testing.assert_close(masks, augment(frame, frame, whole, NONE)[1])
+
+
+def test_every_field_is_switched_off_by_none() -> None:
+    frame = textured().repeat(8, 1, 1)
+    uniform = torch.rand(8, NUMBERS, generator=torch.Generator().manual_seed(2))
+    moved, _ = augment(frame, frame, uniform, NONE)
+    torch.testing.assert_close(moved, frame * grid_fan(SIZE).mask, atol=1e-2, rtol=0)
+    assert {field.name for field in fields(Augmentation)} >= set(EFFECTS)
+
+
+def test_grain_has_the_spread_that_it_is_told_and_differs_by_place() -> None:
+    flat = torch.full((1, SIZE, SIZE), 100, dtype=torch.uint8)
+    config = replace(NONE, grain=0.15)
+    inside = grid_fan(SIZE).mask == 1
+    first, second = (
+        augment(flat, flat, numbers(grain=1.0, grain_place=place), config)[0][0][inside].log()
+        for place in (0.1, 0.73)
+    )
+    assert float(first.std()) == pytest.approx(0.15, rel=0.15)
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.1
+
+
+def test_what_goes_out_of_view_is_less_good() -> None:
+    image = blob(0.0, 0.5)
+    optimal = torch.tensor([int(Quality.OPTIMAL)])
+
+    def left(config: Augmentation, **values: float) -> int:
+        uniform = numbers(flip=1.0, **values)
+        _, moved = augment(image, image, uniform, config)
+        return int(quality_in_view(optimal, image, moved, uniform, config))
+
+    assert left(NONE) == Quality.OPTIMAL
+    assert left(replace(NONE, scale_ratio=1.2), scale=1.0) == Quality.OPTIMAL
+    assert left(replace(NONE, contact=0.6), contact=1.0, contact_side=0.0) == Quality.NONE
+    dark = replace(NONE, shadow=1.0)
+    shade = {"shadow": 1.0, "shadow_angle": 0.5, "shadow_depth": 0.0, "shadow_width": 1.0}
+    assert left(dark, **shade) < Quality.OPTIMAL
+    assert left(dark, **{**shade, "shadow_angle": 1.0}) == Quality.OPTIMAL
+    half_out = replace(NONE, angle_deg=CHALLENGE_FAN.half_angle_deg)
+    assert left(half_out, angle=1.0) == Quality.NONE
+
+
+def test_nothing_gains_quality_by_augmentation() -> None:
+    frames = textured().repeat(32, 1, 1)
+    quality = torch.arange(32) % 3
+    uniform = torch.rand(32, NUMBERS, generator=torch.Generator().manual_seed(4))
+    _, moved = augment(frames, frames, uniform, Augmentation())
+    after = quality_in_view(quality, frames, moved, uniform, Augmentation())
+    assert (after <= quality).all() and (after < quality).any()

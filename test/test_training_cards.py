@@ -122,7 +122,7 @@ def test_each_row_of_the_table_has_a_cell_for_each_score() -> None:
 
 def test_cards_tell_what_was_held_out_and_what_answers_claim() -> None:
     card = model_card(provenance())
-    assert "weights are those of its best epoch" in card
+    assert "those after its last epoch" in card
     assert "91 % of 67 references" in card
     assert "the ensemble has\nnot been judged" in card
     assert "91 % of 67 references" in demo_card(DEMO)

@@ -51,6 +51,7 @@ from training.augment import NONE
 from training.base import load_base, save_base
 from training.batches import (
     BalancedBatches,
+    Batch,
     BatchPlan,
     Draw,
     FramePools,
@@ -61,12 +62,12 @@ from training.cards import HONEST
 from training.cross_validate import case_evidence, cross_validate, trained_network
 from training.curves import CURVES
 from training.epochs import duration
-from training.fit import adapted_network, fit, fit_all, fold_folder
+from training.fit import adapted_network, fit, fit_all, fold_folder, of_fold
 from training.history import HISTORY, read_history
 from training.module import AbdomenTraining
 from training.options import FitOptions, LossConfig, Machine, PackOptions, Recipe
 from training.pack import pack
-from training.runs import BEST, LAST, WEIGHTS, WholeCheckpoints
+from training.runs import LAST, WEIGHTS, WholeCheckpoints
 from training.whole_stack import figures, judge_outline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,6 +166,17 @@ def test_batches_have_the_planned_shares_and_negatives_from_empty_sweeps(cache: 
     assert np.mean(negatives) == pytest.approx(0.5, abs=0.05)
 
 
+def test_cases_are_drawn_alike_however_many_frames_they_have(cache: Cache) -> None:
+    pools = FramePools(cache)
+    numbers = np.random.default_rng(3).random((4000, 2))
+    for pool, rows in enumerate(pools.pools):
+        drawn = np.array([pools.frame(pool, *at) for at in numbers])
+        cases = np.unique(rows[:, 0])
+        shares = [(drawn[:, 0] == case).mean() for case in cases]
+        np.testing.assert_allclose(shares, 1 / len(cases), atol=0.03)
+        assert {tuple(pair) for pair in drawn} == {tuple(pair) for pair in rows}
+
+
 def test_a_class_that_is_missing_gives_its_share_to_the_unannotated(cache: Cache) -> None:
     without = cache.select(["case-1", "case-4"])
     np.testing.assert_allclose(FramePools(without).weights(BatchPlan(8, 1)), (0.5, 0.25, 0.25, 0))
@@ -227,7 +239,9 @@ def test_a_run_leaves_weights_figures_history_and_curves(finished: Path) -> None
     assert [int(row["step"]) for row in rows] == [2, 4]
     assert all(float(row["loss/total"]) > 0 for row in rows)
     result = json.loads((finished / "result.json").read_text())
-    assert result["validation/score"] == max(float(row["validation/score"]) for row in rows)
+    assert result["epoch"] == 1 and result["validation/score"] == float(
+        rows[-1]["validation/score"]
+    )
     assert (finished / "curves.png").stat().st_size > 5000
     assert list((finished / "tensorboard").glob("events.*"))
 
@@ -240,9 +254,27 @@ def test_every_adapter_and_head_has_moved_and_the_base_is_not_saved(
     assert not {f"trunk.{name}" for name in frozen} & set(saved)
     grown = [tensor for name, tensor in saved.items() if "lora_B" in name]
     assert len(grown) == 16 and all(tensor.any() for tensor in grown)
-    checkpoint = torch.load(finished / LAST, weights_only=True)["state_dict"]
-    assert not [name for name in checkpoint if "base_layer" in name]
-    assert (finished / BEST).stat().st_size < (finished / LAST).stat().st_size
+    checkpoint = torch.load(finished / LAST, weights_only=True)
+    assert not [name for name in checkpoint["state_dict"] if "base_layer" in name]
+
+
+def test_a_run_leaves_the_average_of_its_weights(finished: Path) -> None:
+    saved = load_file(finished / WEIGHTS)
+    checkpoint = torch.load(finished / LAST, weights_only=True)
+    average = checkpoint["average"]
+    assert average["steps"] == 4 and not [
+        name for name in average["values"] if "base_layer" in name
+    ]
+    for name, tensor in average["values"].items():
+        torch.testing.assert_close(saved[name], tensor)
+    name = next(name for name in average["values"] if "lora_B" in name)
+    assert not torch.equal(saved[name], checkpoint["state_dict"][f"network.{name}"])
+
+
+def test_each_fold_has_a_seed_of_its_own() -> None:
+    seeds = [of_fold(options(), fold).recipe.seed for fold in range(5)]
+    assert len(set(seeds)) == 5 and of_fold(options(seed=0), 0).recipe.seed == 0
+    assert of_fold(options(seed=1), 0).recipe.seed not in seeds
 
 
 def test_a_finished_run_is_not_repeated_and_another_recipe_is_refused(
@@ -294,6 +326,26 @@ def test_killed_and_resumed_is_as_if_never_killed(
     process.wait()
     assert not (folder / WEIGHTS).is_file()
     assert len(read_history(folder)) < 3
+    fit(cache.folder, base, tmp_path, 0, options(), CPU)
+    close(folder, finished, 1e-6)
+    assert (folder / HISTORY).read_text() == (finished / HISTORY).read_text()
+
+
+def test_the_average_goes_on_where_a_broken_run_stopped(
+    finished: Path, cache: Cache, base: Path, tmp_path: Path
+) -> None:
+    begins = AbdomenTraining.on_train_batch_start
+
+    def breaks(module: AbdomenTraining, batch: Batch, batch_idx: int) -> None:
+        if module.trainer.current_epoch == 1:
+            raise ConnectionError("the plug was pulled")
+        begins(module, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(AbdomenTraining, "on_train_batch_start", breaks)
+        fit(cache.folder, base, tmp_path, 0, options(), CPU)
+    folder = fold_folder(tmp_path, 0)
+    assert torch.load(folder / LAST, weights_only=True)["average"]["steps"] == 2
     fit(cache.folder, base, tmp_path, 0, options(), CPU)
     close(folder, finished, 1e-6)
     assert (folder / HISTORY).read_text() == (finished / HISTORY).read_text()

@@ -12,17 +12,50 @@ from functools import lru_cache
 import torch
 from torch.nn import functional
 
-from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, Fan
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE, Fan, Quality
 from acouslic.preprocess import padding, to_grid
+from training.artefacts import (
+    Polar,
+    banded,
+    blurred,
+    grained,
+    mapped,
+    ringed,
+    seen,
+    shadowed,
+)
 from training.options import Augmentation
 
-# A frame is varied by so many: gain, gamma, depth, angle, scale, flip.
-NUMBERS = 6
+# The numbers that vary a frame, in the order in which they are drawn.
+NAMES = (
+    "gain", "gamma", "depth", "angle", "scale", "flip", "blur", "grain", "grain_place", "bands",
+    "bands_place", "shadow", "shadow_angle", "shadow_width", "shadow_depth", "contact",
+    "contact_side", "rings", "rings_count", "floor", "curve",
+)  # fmt: skip
+NUMBERS = len(NAMES)
+# An abdomen of which less than this is still in view is no optimal one any more; with less than the
+# second, it is none that would be annotated. As the annotators of phantoms decide.
+OPTIMAL_IN_VIEW, SUBOPTIMAL_IN_VIEW = 0.9, 0.66
 # Grey levels are 0 to 1. Far below a step of 1/255, it keeps powers away from 0.
 _LEAST_GREY = 1e-6
 
 
-NONE = Augmentation(1.0, 1.0, 0.0, 0.0, 1.0, flip=False)
+NONE = Augmentation(
+    gain_ratio=1.0,
+    gamma_ratio=1.0,
+    depth=0.0,
+    angle_deg=0.0,
+    scale_ratio=1.0,
+    flip=False,
+    blur=0.0,
+    grain=0.0,
+    bands=0.0,
+    shadow=0.0,
+    contact=0.0,
+    rings=0.0,
+    floor=0.0,
+    curve=0.0,
+)
 
 
 @dataclass(frozen=True)
@@ -89,16 +122,50 @@ def augment_frames(
     Returns:
         (B, S, S) float32 in 0..255.
     """
-    fan = grid_fan(frames.shape[-1])
-    gain, gamma, depth, *_ = uniform.unbind(dim=1)
-    x = (
-        _moved(frames, where).clamp_min(_LEAST_GREY)
-        ** _ratio(gamma, config.gamma_ratio)[:, None, None]
-    )
-    slope = config.depth * (2 * depth - 1)[:, None, None]
-    x = x * _ratio(gain, config.gain_ratio)[:, None, None]
-    x = x * torch.exp(slope * (_depth(fan, frames.shape[-1]).to(x.device) - 0.5))
-    return x.clamp(0, 1) * fan.mask.to(x.device) * 255
+    size, numbers = frames.shape[-1], _named(uniform)
+    polar = _polar(size, uniform.device)
+    x = blurred(_moved(frames, where), numbers["blur"], config).clamp_min(_LEAST_GREY)
+    x = x ** _ratio(numbers["gamma"], config.gamma_ratio)[:, None, None]
+    slope = config.depth * (2 * numbers["depth"] - 1)[:, None, None]
+    x = x * _ratio(numbers["gain"], config.gain_ratio)[:, None, None]
+    x = x * torch.exp(slope * (polar.depth - 0.5))
+    x = banded(x, numbers["bands"], numbers["bands_place"], polar, config)
+    x = grained(x, numbers["grain"], numbers["grain_place"], config)
+    x = shadowed(x, numbers, polar, config)
+    x = ringed(x, numbers["rings"], numbers["rings_count"], polar, config)
+    x = mapped(x, numbers["floor"], numbers["curve"], config)
+    return x * grid_fan(size).mask.to(x.device) * 255
+
+
+def quality_in_view(
+    quality: torch.Tensor,
+    masks: torch.Tensor,
+    moved: torch.Tensor,
+    uniform: torch.Tensor,
+    config: Augmentation,
+) -> torch.Tensor:
+    """The quality that is left after `augment`: less where the abdomen went out of view.
+
+    Args:
+        quality: (B,) int64, values of Quality.
+        masks: (B, S, S) uint8 coverage, as `augment` took them.
+        moved: (B, S, S) float32 in 0..1, as it gave them.
+        uniform: (B, NUMBERS) in [0, 1), as it took them.
+        config: how far each change went.
+    """
+    numbers = _named(uniform)
+    scale = _ratio(numbers["scale"], config.scale_ratio)
+    whole = masks.float().sum(dim=(1, 2)) / 255 * scale.square()
+    in_view = seen(numbers, _polar(masks.shape[-1], uniform.device), config)
+    share = (moved * in_view).sum(dim=(1, 2)) / whole.clamp_min(1)
+    limit = torch.full_like(quality, Quality.OPTIMAL)
+    limit[share < OPTIMAL_IN_VIEW] = Quality.SUBOPTIMAL
+    limit[share < SUBOPTIMAL_IN_VIEW] = Quality.NONE
+    return torch.minimum(quality, limit)
+
+
+def _named(uniform: torch.Tensor) -> dict[str, torch.Tensor]:
+    return dict(zip(NAMES, uniform.unbind(dim=1), strict=True))
 
 
 def _moved(images: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
@@ -117,13 +184,13 @@ def sampling_grid(uniform: torch.Tensor, size: int, config: Augmentation) -> tor
     Returns:
         (B, size, size, 2), (x, y) as grid_sample counts: -1 to 1 from edge to edge.
     """
-    *_, angle, scale, flip = uniform.unbind(dim=1)
+    numbers = _named(uniform)
     return _looking_back(
         grid_fan(size),
         size,
-        angle_rad=math.radians(config.angle_deg) * (2 * angle - 1),
-        scale=_ratio(scale, config.scale_ratio),
-        mirror=torch.where((flip < 0.5) & config.flip, -1.0, 1.0),
+        angle_rad=math.radians(config.angle_deg) * (2 * numbers["angle"] - 1),
+        scale=_ratio(numbers["scale"], config.scale_ratio),
+        mirror=torch.where((numbers["flip"] < 0.5) & config.flip, -1.0, 1.0),
     )
 
 
@@ -132,11 +199,15 @@ def _ratio(uniform: torch.Tensor, ratio: float) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
-def _depth(fan: GridFan, size: int) -> torch.Tensor:
-    """(S, S): 0 at the fan's near end, 1 at its far end."""
+def _polar(size: int, device: torch.device) -> Polar:
+    """Where the pixels of a grid lie in the challenge's fan."""
+    fan = grid_fan(size)
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     radius = torch.hypot(x - fan.apex_x_px, y - fan.apex_y_px)
-    return (radius - fan.near_px) / (fan.far_px - fan.near_px)
+    depth = (radius - fan.near_px) / (fan.far_px - fan.near_px)
+    angle = torch.atan2(x - fan.apex_x_px, y - fan.apex_y_px)
+    half_rad = math.radians(CHALLENGE_FAN.half_angle_deg)
+    return Polar(depth=depth.to(device), angle=(angle / half_rad).to(device))
 
 
 def _looking_back(

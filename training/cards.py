@@ -99,8 +99,8 @@ def model_card(provenance: Mapping[str, Any]) -> str:
 Every case was judged by the network that was not trained on its subject, in
 {validation["folds"]} folds; means with 95 % intervals by resampling subjects. "fitted" had its
 calibration from the same cases and is optimistic; with "fitted on other folds" the calibration, and
-what answers say of themselves, come from the other folds. One thing is not held out: each fold's
-weights are those of its best epoch on the very cases that it is judged on.
+what answers say of themselves, come from the other folds. No epoch was chosen on the cases that a
+fold is judged on: each fold's weights are those after its last epoch.
 
 {_table(validation["scores"])}
 

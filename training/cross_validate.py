@@ -2,8 +2,8 @@
 
 The stages that ship make each prediction, and what they say of every frame is kept beside the run.
 The calibration is fitted on it, and judged fold by fold with what the other folds fitted. The
-default gives way only to a fit that is clearly better. One thing is not held out: each fold's
-weights are those of its best epoch on the very cases that it is judged on.
+default gives way only to a fit that is clearly better. No epoch is chosen on the cases that a fold
+is judged on: its weights are those after its last one.
 """
 
 import json

@@ -23,6 +23,8 @@ from training.runs import WEIGHTS, run
 MEMORY_MIB = 8 * 1024
 # The heads that say quality as a number.
 RATING_HEADS = ("rating", "fusion")
+# Folds' seeds follow the recipe's; it has fewer folds than lie between two of these.
+SEEDS_APART = 1000
 
 
 def fold_folder(output: Path, fold: int) -> Path:
@@ -44,14 +46,14 @@ def fit(
         machine: what computes.
 
     Returns:
-        The figures of its best epoch.
+        The figures of its last validation.
 
     Raises:
         InputError: the cache is of another size than the base, there is no such fold, or the run
             there has other options.
         OutputError: the fold's folder holds something that is no run.
     """
-    cache = open_cache(cache_folder)
+    cache, options = open_cache(cache_folder), of_fold(options, fold)
     network = adapted_network(base, cache, options)
     training, held_out = split(cache, fold=fold, folds=options.folds, seed=options.split_seed)
     folder = fold_folder(output, fold)
@@ -70,6 +72,12 @@ def fit(
         identity=identity(network, base, cache, fold, options),
         validate_every=options.validate_every,
     )
+
+
+def of_fold(options: FitOptions, fold: int) -> FitOptions:
+    """The options of one fold: members of an ensemble that began alike would err alike."""
+    seed = options.recipe.seed * SEEDS_APART + fold
+    return replace(options, recipe=replace(options.recipe, seed=seed))
 
 
 @dataclass(frozen=True)

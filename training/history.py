@@ -25,8 +25,8 @@ def write_history(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
     files.write_text(folder / HISTORY, "\n".join(lines) + "\n")
 
 
-def best_row(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
-    """The figures of the epoch with the best score on held-out cases; of equal ones, the first."""
-    validated = [row for row in rows if row[SCORE]]
-    best = max(validated, key=lambda row: float(row[SCORE]))
-    return {name: float(value) for name, value in best.items() if value}
+def last_validation(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """The figures of the last epoch that was judged on held-out cases; of the last, if none was."""
+    validated = [row for row in rows if row.get(SCORE)]
+    last = [*rows[-1:], *validated][-1]
+    return {name: float(value) for name, value in last.items() if value}

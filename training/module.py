@@ -21,7 +21,8 @@ from acouslic.network import AbdomenNet, TrunkFeatures
 from acouslic.preprocess import normalise
 from acouslic.selection import SelectionConfig
 from dataset.cache import Cache
-from training.augment import augment
+from training.augment import augment, quality_in_view
+from training.averaging import WeightAverage
 from training.batches import (
     BalancedBatches,
     Batch,
@@ -41,6 +42,7 @@ from training.whole_stack import Figures, figures, judge, mean_figures, predict_
 # Dropout's seed is made of the recipe's, the batch's number and the process's. No two batches of a
 # run share one: no run has so many batches, nor so many processes.
 SEED_STRIDE, MOST_PROCESSES = 1_000_003, 64
+AVERAGE = "average"  # its place in a checkpoint
 
 
 class FrameTraining(lightning.LightningModule):
@@ -72,6 +74,7 @@ class FrameTraining(lightning.LightningModule):
         self.training_frames, self.validation_cache = training, validation
         self.workers = workers
         self.pools = FramePools(training.cache)
+        self.average = WeightAverage(recipe.average)
         # Weights follow the drawn shares, so that a class counts alike however often it is drawn.
         self.class_weights: torch.Tensor
         self.register_buffer("class_weights", class_weights(recipe.shares), persistent=False)
@@ -160,8 +163,22 @@ class FrameTraining(lightning.LightningModule):
             for (in_trunk, decays), parameters in groups.items()
         ]
 
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Take a step, and take it into the average."""
+        super().optimizer_step(*arguments, **options)
+        self.average.update(self.network)
+
+    def on_validation_start(self) -> None:
+        """Judge the average: it is what the run will leave."""
+        self.average.swap(self.network)
+
+    def on_validation_end(self) -> None:
+        """Train on from the weights as they are."""
+        self.average.swap(self.network)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen base out."""
+        """Leave the frozen base out; add the average."""
+        checkpoint[AVERAGE] = self.average.state()
         frozen = {
             f"network.{name}"
             for name, value in self.network.named_parameters()
@@ -171,7 +188,8 @@ class FrameTraining(lightning.LightningModule):
         checkpoint["state_dict"] = {key: state[key] for key in state if key not in frozen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the frozen base, which this network has already, in again."""
+        """Put the frozen base, which this network has already, in again; take up the average."""
+        self.average.restore(checkpoint[AVERAGE])
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 
 
@@ -214,9 +232,9 @@ class AbdomenTraining(FrameTraining):
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The joint loss of masks and quality, and its terms."""
         with torch.no_grad():
-            frames, masks = augment(
-                batch.frames, batch.masks, batch.uniform, self.recipe.augmentation
-            )
+            config = self.recipe.augmentation
+            frames, masks = augment(batch.frames, batch.masks, batch.uniform, config)
+            quality = quality_in_view(batch.quality, batch.masks, masks, batch.uniform, config)
             images = normalise(frames, self.network.config.intensity)
             masks, known = self._known_masks(images, masks, batch.teaches_mask)
         head, loss = self.network.quality_head, self.recipe.loss
@@ -227,7 +245,7 @@ class AbdomenTraining(FrameTraining):
             decoded.mask_logits,
             head(features, decoded),
             masks,
-            batch.quality,
+            quality,
             teaches_mask=known,
             class_weights=self.class_weights,
             config=replace(loss, quality=0) if rates else loss,

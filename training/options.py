@@ -42,7 +42,8 @@ class Augmentation:
     """How far training frames are varied.
 
     A ratio r draws a factor between 1/r and r, evenly on a log scale. The defaults are mild: what
-    another setting of the machine or another tilt of the probe could change.
+    another setting of the machine or another tilt of the probe could change. From `blur` to
+    `rings`, half of the frames keep clear of each change.
     """
 
     gain_ratio: float = 1.5
@@ -57,6 +58,22 @@ class Augmentation:
     """Greatest factor on the size, about the fan's apex; 1 leaves it."""
     flip: bool = True
     """Whether half of the frames are mirrored about the fan's axis."""
+    blur: float = 0.7
+    """Greatest share of a frame that is replaced by itself blurred, 0 to 1; 0 leaves it."""
+    grain: float = 0.15
+    """Greatest standard deviation of noise on the log brightness; 0 adds none."""
+    bands: float = 0.5
+    """Greatest change of log brightness in bands across the depth; 0 leaves it."""
+    shadow: float = 0.9
+    """Greatest share of the brightness that a shadow along the rays takes, 0 to 1; 0 casts none."""
+    contact: float = 0.3
+    """Greatest share of the fan, from one side, that loses contact, 0 to 1; 0 keeps all."""
+    rings: float = 0.15
+    """Greatest brightness of rings below the probe, 1 is white; 0 draws none."""
+    floor: float = 0.06
+    """Greatest brightness that is cut to black, or filled by haze, 1 is white; 0 leaves it."""
+    curve: float = 0.6
+    """Greatest bend of the grey map, 0 to 1; 0 leaves it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,8 @@ class Recipe:
     """Share of all steps in which the rates rise from 0; then they fall as a cosine."""
     clip_norm: float = 1.0
     """Greatest norm of a step's gradient; a longer one is shortened to it."""
+    average: float = 0.999
+    """Share of the average of weights that a step leaves as it was; 0 keeps the last weights."""
     shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
     """Shares of a batch without annotation, suboptimal and optimal; their sum is 1."""
     loss: LossConfig = field(default_factory=LossConfig)

@@ -3,10 +3,12 @@
 options.json         what the run is; written first
 history.csv          a row an epoch: losses, learning rate, figures of held-out cases
 curves.png           the same as a picture
-last.ckpt, best.ckpt the trained parameters; last has the optimiser too, best is by held-out score
-result.json          the best epoch's figures
-weights.safetensors  written last, from best.ckpt: all of the network but its frozen base; with it
-                     the run is finished
+last.ckpt            the trained parameters, their moving average, and the optimiser
+result.json          the figures of the last validation
+weights.safetensors  written last: the average after the last epoch, of all of the network but its
+                     frozen base; with it the run is finished
+
+No epoch is chosen: on the held-out cases, the best of several would be flattered.
 """
 
 import importlib.util
@@ -36,13 +38,13 @@ from acouslic.bundle import load_plain_state, plain_state
 from acouslic.errors import InputError
 from acouslic.stopping import TERMINATED, Stopped
 from training.epochs import EpochBar, EpochReport
-from training.history import SCORE, best_row, read_history
-from training.module import FrameTraining
+from training.history import last_validation, read_history
+from training.module import AVERAGE, FrameTraining
 from training.options import Machine
 from training.precision import fastest
 
 OPTIONS = "options.json"
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST = "last.ckpt"
 RESULT, WEIGHTS = "result.json", "weights.safetensors"
 TENSORBOARD = "tensorboard"
 PRECISIONS = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
@@ -61,13 +63,13 @@ def run(
 
     Args:
         folder: where the run lies, or will.
-        module: the network and how it is trained; the network ends with the best weights.
+        module: the network and how it is trained; the network ends with the run's weights.
         machine: what computes.
         identity: what the run is, besides the module's recipe and cases; plain JSON.
         validate_every: epochs from one validation to the next.
 
     Returns:
-        The best epoch's figures.
+        The figures of the last validation.
 
     Raises:
         InputError: the folder's run has other options or other cases.
@@ -84,12 +86,12 @@ def run(
 
 
 def load_weights(network: torch.nn.Module, folder: Path) -> None:
-    """Give the network the best weights of a finished run in `folder`; its frozen base stays."""
+    """Give the network the weights of a finished run in `folder`; its frozen base stays."""
     load_plain_state(network, {**plain_state(network), **load_file(folder / WEIGHTS)})
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The best epoch's figures of a finished run."""
+    """The figures of a finished run's last validation."""
     result: dict[str, Any] = json.loads((folder / RESULT).read_text())
     return result
 
@@ -188,22 +190,13 @@ def _trainer(
 
 
 def _callbacks(folder: Path) -> list[Callback]:
-    best = ModelCheckpoint(
-        folder,
-        filename=Path(BEST).stem,
-        monitor=SCORE,
-        mode="max",
-        enable_version_counter=False,
-        save_weights_only=True,
-    )
     last = ModelCheckpoint(
         folder,
         filename=Path(LAST).stem,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    # The last one comes after the best one: its state must know what the validation said.
-    return [StopAtOnce(), EpochBar(folder.name), EpochReport(folder), best, last]
+    return [StopAtOnce(), EpochBar(folder.name), EpochReport(folder), last]
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -269,12 +262,16 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 def _finish(folder: Path) -> None:
-    best = _read_checkpoint(folder / BEST)
-    state = {
-        name.removeprefix("network.").replace(".base_layer", ""): tensor.contiguous()
-        for name, tensor in best["state_dict"].items()
+    last = _read_checkpoint(folder / LAST)
+    trained = {
+        name.removeprefix("network."): tensor
+        for name, tensor in last["state_dict"].items()
         if name.startswith("network.")
     }
-    files.write_json(folder / RESULT, best_row(read_history(folder)))
+    state = {
+        name.replace(".base_layer", ""): tensor.contiguous()
+        for name, tensor in {**trained, **last[AVERAGE]["values"]}.items()
+    }
+    files.write_json(folder / RESULT, last_validation(read_history(folder)))
     with files.new_file(folder / WEIGHTS) as partial:
         save_file(state, partial)
