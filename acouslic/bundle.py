@@ -482,11 +482,18 @@ def _is_shared(key: str) -> bool:
 
 
 def _cast(state: State, dtype: torch.dtype) -> State:
-    """A state on the CPU whose floating-point tensors are of one type."""
+    """A state on the CPU whose floating-point tensors are of one type, but for norms' statistics.
+
+    Those stay float32: a variance may exceed what float16 can hold, and they take next to nothing.
+    """
     return {
         key: tensor.detach()
         .cpu()
-        .to(dtype if tensor.is_floating_point() else tensor.dtype)
+        .to(dtype if tensor.is_floating_point() and not _is_statistic(key) else tensor.dtype)
         .contiguous()
         for key, tensor in state.items()
     }
+
+
+def _is_statistic(key: str) -> bool:
+    return key.endswith((".running_mean", ".running_var"))

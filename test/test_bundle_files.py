@@ -336,8 +336,9 @@ def test_one_weight_that_is_not_finite_is_refused(
 
 
 def test_what_float16_cannot_hold_is_not_saved(tmp_path: Path, tiny_network: AbdomenNet) -> None:
-    variance = tiny_network.get_buffer("decoder.image.0.1.running_var")
-    variance[0] = 1e5
+    weight = tiny_network.get_parameter("quality_head.logits.weight")
+    with torch.no_grad():
+        weight[0, 0] = 1e5
 
     def save(dtype: torch.dtype) -> None:
         save_bundle(
@@ -351,12 +352,32 @@ def test_what_float16_cannot_hold_is_not_saved(tmp_path: Path, tiny_network: Abd
             dtype=dtype,
         )
 
-    with pytest.raises(BundleError, match=r"inf in decoder\.image\.0\.1\.running_var.*fp32"):
+    with pytest.raises(BundleError, match=r"inf in quality_head\.logits\.weight.*fp32"):
         save(torch.float16)
     assert not (tmp_path / "bundle").exists()
     save(torch.float32)
     loaded = load_bundle(tmp_path / "bundle").members[0]
+    assert loaded.get_parameter("quality_head.logits.weight")[0, 0] == 1e5
+
+
+def test_statistics_of_norms_keep_float32(tmp_path: Path, tiny_network: AbdomenNet) -> None:
+    tiny_network.get_buffer("decoder.image.0.1.running_var")[0] = 1e5
+    tiny_network.get_buffer("decoder.image.0.1.running_mean")[0] = 1 + 2**-20
+    save_bundle(
+        tmp_path / "bundle",
+        [tiny_network],
+        name="tiny",
+        selection=SelectionConfig(),
+        lora=LoraConfig(rank=2, alpha=4),
+        provenance={},
+        card="",
+        dtype=torch.float16,
+    )
+    stored = load_file(tmp_path / "bundle" / "member_0.safetensors")
+    assert stored["decoder.image.0.1.weight"].dtype == torch.float16
+    loaded = load_bundle(tmp_path / "bundle").members[0]
     assert loaded.get_buffer("decoder.image.0.1.running_var")[0] == 1e5
+    assert loaded.get_buffer("decoder.image.0.1.running_mean")[0] == 1 + 2**-20
 
 
 def test_whole_numbers_are_no_weights(tiny_bundle: Path) -> None:
