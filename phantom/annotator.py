@@ -192,7 +192,9 @@ def with_oversights(
     """
     undervalued, missed = rng.random((2, len(by_sweep)))
     kept = [
-        np.minimum(quality, Quality.SUBOPTIMAL) if chance < habits.undervalues_sweep else quality
+        np.minimum(quality, np.uint8(Quality.SUBOPTIMAL))
+        if chance < habits.undervalues_sweep
+        else quality
         for quality, chance in zip(by_sweep, undervalued, strict=True)
     ]
     best = max(range(len(kept)), key=lambda k: _best_frame(kept[k], merits[k]))

@@ -45,6 +45,7 @@ from inference import main as inference
 from phantom import dataset as phantom_dataset
 from phantom.__main__ import main as phantom
 from phantom.look import Look
+from phantom.site import Site
 from training.__main__ import main as training
 from training.adapters import add_lora
 from training.base import load_base, save_base
@@ -260,8 +261,10 @@ def run_inference(world: World, output: Path) -> int:
 
 
 def run_phantom(_world: World, output: Path) -> int:
-    def unrendered(case: int, *, folder: Path, seed: int, look: Look) -> phantom_dataset.Row:
-        assert look is Look.PLAIN
+    def unrendered(
+        case: int, *, folder: Path, seed: int, look: Look, site: Site | None
+    ) -> phantom_dataset.Row:
+        assert look is Look.PLAIN and site is None
         name = phantom_dataset.case_name(seed, case)
         (folder / IMAGES / f"{name}.mha").write_bytes(b"")
         return phantom_dataset.Row(case=case, name=name, subject=0, ac_mm=(200.0,) * 6)

@@ -251,7 +251,7 @@ class AbdomenTraining(FrameTraining):
             config=replace(loss, quality=0) if rates else loss,
         )._asdict()
         if isinstance(head, RatingHead | FusionHead):
-            losses["quality"] = self._rating_loss(head, features, batch)
+            losses["quality"] = self._rating_loss(head, features, batch._replace(quality=quality))
             losses["total"] = losses["total"] + loss.quality * losses["quality"]
         return losses
 
