@@ -4,6 +4,7 @@ Both of the container's entry points call `answer_case`, so that they answer ali
 """
 
 import logging
+import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from acouslic.stack import Stack, check_header, read_stack
 if TYPE_CHECKING:
     from acouslic.bundle import Bundle
 
+# With less the stack waits for the libraries. The demo fits into 2 GiB.
+SCARCE_BYTES = 2 << 30
 log = logging.getLogger(__name__)
 
 
@@ -88,6 +91,9 @@ def _read_while_loading(
             stack is told.
     """
     check_header(path, fail_soft=fail_soft)
+    if _is_memory_scarce():
+        bundle = load()
+        return read_stack(path, fail_soft=fail_soft), bundle
     with ThreadPoolExecutor(1) as reader:
         stack = reader.submit(read_stack, path, fail_soft=fail_soft)
         try:
@@ -96,6 +102,12 @@ def _read_while_loading(
             stack.result()
             raise
         return stack.result(), bundle
+
+
+def _is_memory_scarce() -> bool:
+    """Whether libraries may find none beside a stack: C++ then ends the process without a word."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return limit != resource.RLIM_INFINITY and limit < SCARCE_BYTES
 
 
 def warm_up(bundle: "Bundle") -> None:

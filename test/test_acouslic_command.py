@@ -387,7 +387,7 @@ def test_help_is_quick_and_every_option_has_a_sentence_with_its_default(program:
     assert not {name.partition(".")[0] for name in imported} & {"torch", "numpy", "SimpleITK"}
     lines = re.sub(r"\n {10,}", "  ", done.stdout).splitlines()
     options = [re.split(r"  +", line.strip(), maxsplit=1) for line in lines if line[:4] == "  --"]
-    assert len(options) == 9
+    assert len(options) == 12
     for name, sentence in options:
         assert name == "--version" or re.search(r"\((default: .*|required)\)$", sentence), name
 

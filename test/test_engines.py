@@ -102,9 +102,9 @@ def test_openvino_without_memory_gets_half_the_frames(
 
     engine._request = Small()
     found = predict(engine, grid, tissue)
-    assert sizes == [6, 3, 3]
+    assert sizes == [4, 2, 2, 2]
     assert np.allclose(found.quality, expected.quality, atol=QUALITY)
-    assert "too little memory for 6 frames; trying 3" in caplog.text
+    assert "too little memory for 4 frames; trying 2" in caplog.text
 
 
 # ---- which engine

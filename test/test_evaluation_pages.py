@@ -143,10 +143,10 @@ def test_one_subject_gives_no_interval_of_agreement() -> None:
 # ---- few subjects
 
 
-def test_one_subject_gives_no_interval_in_the_benchmark_and_few_give_a_warning() -> None:
+def test_four_subjects_give_no_interval_in_the_benchmark_and_few_give_a_warning() -> None:
     values = np.full(50, 0.5)
-    assert _interval(values, subject_draws(1, resamples=50)) is None
-    assert _interval(values, subject_draws(2, resamples=50)) == (0.5, 0.5)
+    assert _interval(values, subject_draws(4, resamples=50)) is None
+    assert _interval(values, subject_draws(5, resamples=50)) == (0.5, 0.5)
     assert few_subjects(FEW_SUBJECTS) is None
     assert "too narrow" in str(few_subjects(FEW_SUBJECTS - 1))
     assert "no interval" in str(few_subjects(1))

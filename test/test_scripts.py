@@ -695,6 +695,10 @@ class TestExport:
         assert (project.root / "export/model.tar.gz").exists()
 
 
+# What .ci/run does between the checks and the tour, without an engine of the machine's own.
+MAIN_JOBS = ("test.sh ", "test.sh --api invoke", "test.sh --evaluation")
+
+
 class TestCi:
     @pytest.fixture
     def project(self, project: Project) -> Project:
@@ -718,12 +722,13 @@ class TestCi:
             "test.sh ",
             "test.sh --api invoke",
             "test.sh --local",
+            "test.sh --evaluation",
             "the tour",
         ]
 
     def test_without_an_engine_once(self, project: Project) -> None:
         assert project.run(".ci/run", FAKE_INFO="1").code == 0
-        assert self.calls(project) == ["check.sh ", "test.sh ", "test.sh --api invoke", "the tour"]
+        assert self.calls(project) == ["check.sh ", *MAIN_JOBS, "the tour"]
 
     def test_without_a_python_for_the_platforms_launcher_it_fails(self, project: Project) -> None:
         assert project.run(".ci/run", FAKE_VENV="1").code == 1
@@ -745,8 +750,9 @@ class TestCi:
         check, up, *rest = self.calls(project)
         assert check == "check.sh "
         assert up.startswith("up pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime torch==2.9.1 torchv")
-        main_jobs = ["test.sh ", "test.sh --api invoke"]
         # One that works is stopped at the end, one that does not is out of the way before.
         assert rest == (
-            [*main_jobs, "the tour", "down"] if rig_works else ["down", *main_jobs, "the tour"]
+            ["up python:3.11-slim-bookworm", *MAIN_JOBS, "the tour", "down"]
+            if rig_works
+            else ["down", *MAIN_JOBS, "the tour"]
         )
