@@ -542,10 +542,9 @@ def test_all_folds_refuse_a_finished_one_of_other_options(
         fit_all(cache.folder, base, finished.parent, options(epochs=9), CPU, ALONE)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-@pytest.mark.parametrize("backend", ["local", "ray", "slurm"])
-def test_every_backend_trains_and_judges_all_folds_alike(
-    backend: Literal["local", "ray", "slurm"],
+@pytest.mark.parametrize("backend", ["local", "slurm"])
+def test_workers_train_and_judge_all_folds_alike(
+    backend: Literal["local", "slurm"],
     report: dict[str, Any],
     finished: Path,
     cache: Cache,
