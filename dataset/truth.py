@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from acouslic import files
 from acouslic.challenge import (
@@ -86,6 +85,9 @@ def read_fan_mask(path: Path) -> np.ndarray:
         InputError: the file cannot be read or is not one frame.
     """
     try:
+        # The image has no SimpleITK, and makes phantoms, which need no more of this than names.
+        import SimpleITK as sitk
+
         mask = np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
     except RuntimeError as error:
         raise InputError(

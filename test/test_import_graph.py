@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Collection
 from functools import cache
@@ -185,6 +186,14 @@ def test_what_the_image_runs_is_pinned_for_it(part: str) -> None:
         not third_parties_of(path) & extra or path.name == "server.py"
         for path in source_files(part)
     )
+
+
+def test_the_phantom_starts_without_what_the_image_lacks() -> None:
+    program = (
+        "import sys; sys.modules |= dict.fromkeys(['SimpleITK', 'peft', 'transformers', 'sklearn'])\n"
+        "from phantom.__main__ import main; main(['--help'])"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("part", ["dataset", "training", "evaluation", "benchmark", "test"])
