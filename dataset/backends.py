@@ -81,7 +81,7 @@ def run_jobs(jobs: Jobs, backend: Backend, needs: Needs) -> list[str]:
         InputError: the backend cannot be had.
     """
     start = {"local": _local, "ray": _ray, "slurm": _slurm}[backend.backend]
-    waiting, idle_rounds = list(jobs.names), 0
+    waiting, idle_rounds = [name for name in jobs.names if not jobs.is_over(name)], 0
     with show_progress(len(waiting), lambda: sum(map(jobs.is_over, jobs.names)), "done"):
         # A job that kills its workers is given up at MOST_DEATHS, so that this ends.
         while waiting and idle_rounds < MOST_DEATHS:
