@@ -58,6 +58,8 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             # All threads work on one batch, where several streams would need memory for several.
             "NUM_STREAMS": 1,
+            # Else every process takes the first cores, and two workers share one.
+            "ENABLE_CPU_PINNING": False,
         }
         self._request = core.compile_model(
             _converted(members), "CPU", options

@@ -1,8 +1,11 @@
 """PyTorch and OpenVINO give the same answer; who computes is chosen as the options say."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +108,21 @@ def test_openvino_without_memory_gets_half_the_frames(
     assert sizes == [4, 2, 2, 2]
     assert np.allclose(found.quality, expected.quality, atol=QUALITY)
     assert "too little memory for 4 frames; trying 2" in caplog.text
+
+
+def test_openvino_leaves_the_choice_of_a_core_to_the_machine(
+    tiny_bundle: Path, frames: np.ndarray
+) -> None:
+    """Else one worker of two would wait for the other, as both would take the first core."""
+    engine = OpenVinoEngine(load_bundle(tiny_bundle).members)
+    grid, found = to_grid(frames, 32), set()
+    computing = threading.Thread(target=lambda: [engine.compute(grid) for _ in range(50)])
+    computing.start()
+    while computing.is_alive():
+        with suppress(ProcessLookupError):  # a thread that ended after it was listed
+            for thread in Path("/proc/self/task").iterdir():
+                found.add(frozenset(os.sched_getaffinity(int(thread.name))))
+    assert found == {frozenset(os.sched_getaffinity(0))}
 
 
 # ---- which engine
