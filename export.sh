@@ -78,7 +78,8 @@ python_tool() {
 check_bundle() {
   local log
   if log=$(docker run --rm --network none --volume "$PWD/$bundle:/opt/ml/model:ro" --entrypoint python "$image" \
-    -c 'from acouslic.command import MODEL, load; print(load(MODEL, device="cpu", sweep_prior="calibrated").id)'); then
+    -c 'import pathlib, sys; from acouslic.command import Compute, load; print(load(pathlib.Path(sys.argv[1]), Compute("cpu"), sweep_prior="calibrated").id)' \
+    /opt/ml/model); then
     bundle_id=$log
     record pass "bundle that the image loads" "$bundle_id"
   else

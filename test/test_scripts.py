@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import acouslic
+from acouslic.bundle import load_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (
@@ -676,6 +678,12 @@ class TestExport:
         words = [line.split("\t")[0] for line in checks.read_text().splitlines()]
         assert words.count("fail") == 1
         assert ("docker save" in project.log) == (change != "FAKE_LOAD")
+
+    def test_what_it_has_the_image_run_loads_a_bundle(self, tiny_bundle: Path) -> None:
+        program = re.search(r"-c '(.* load;.*)'", (ROOT / "export.sh").read_text())
+        assert program is not None
+        told = subprocess.check_output([sys.executable, "-c", program[1], tiny_bundle], cwd=ROOT)
+        assert told.decode().strip() == load_bundle(tiny_bundle).id
 
     def test_same_weights_give_the_same_bytes(self, project: Project) -> None:
         put_bundle(project.root / "model")
