@@ -55,6 +55,7 @@ from training.batches import (
     BatchPlan,
     Draw,
     FramePools,
+    Mixture,
     TrainingFrames,
 )
 from training.calibration import HeldOut, calibrate, is_better
@@ -64,8 +65,9 @@ from training.curves import CURVES
 from training.epochs import duration
 from training.fit import adapted_network, fit, fit_all, fold_folder, of_fold
 from training.history import HISTORY, read_history
+from training.mixture import mixture_of
 from training.module import AbdomenTraining
-from training.options import FitOptions, LossConfig, Machine, PackOptions, Recipe
+from training.options import FitOptions, LossConfig, Machine, MixingConfig, PackOptions, Recipe
 from training.pack import pack
 from training.runs import LAST, WEIGHTS, WholeCheckpoints
 from training.whole_stack import figures, judge_outline
@@ -106,6 +108,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     for number in range(CASES):
         store(folder, number, subject=f"s{number % 5}", optimal=number not in (1, 4))
     finish_cache(folder, [f"case-{number}" for number in range(CASES)], SIZE, simulated=True)
+    return open_cache(folder)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """Two other cases, of subjects with the numbers of two of the six."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    for number in (CASES, CASES + 1):
+        store(folder, number, subject=f"s{number - CASES}", optimal=True)
+    finish_cache(folder, [f"case-{number}" for number in (CASES, CASES + 1)], SIZE, simulated=True)
     return open_cache(folder)
 
 
@@ -197,6 +209,59 @@ def test_masks_come_with_their_frames_and_only_with_annotated_ones(cache: Cache)
         assert bool(mask.any()) == bool(quality > 0)
         if quality > 0:
             assert frame[mask > 250].float().mean() > 100 > frame[mask == 0].float().mean()
+
+
+# -- phantoms mixed in
+
+
+def test_a_share_of_the_draws_are_phantoms_and_the_qualities_keep_theirs(
+    cache: Cache, phantoms: Cache
+) -> None:
+    frames = TrainingFrames(cache, mixture=Mixture(phantoms, 0.25))
+    plan = BatchPlan(8, seed=1)
+    drawn, quality = [], []
+    for draws in BalancedBatches(frames.pools, plan, first=0, count=300, rank=0, ranks=1):
+        drawn += [draw.case for draw in draws]
+        quality += frames.__getitems__(draws).quality.tolist()
+    is_phantom = np.array(drawn) >= CASES
+    assert is_phantom.mean() == pytest.approx(0.25, abs=0.03) and max(drawn) == CASES + 1
+    for chosen in (is_phantom, ~is_phantom):
+        shares = np.bincount(np.array(quality)[chosen], minlength=3) / chosen.sum()
+        np.testing.assert_allclose(shares, (0.5, 0.25, 0.25), atol=0.06)
+
+
+def test_a_phantom_comes_with_its_own_frame_mask_and_subject(cache: Cache, phantoms: Cache) -> None:
+    frames = TrainingFrames(cache, mixture=Mixture(phantoms, 0.25))
+    draws = [Draw(case, 5, np.zeros(1, np.float32)) for case in (0, 1, CASES, CASES + 1)]
+    batch = frames.__getitems__(draws)
+    own = phantoms.cases[1]
+    assert np.array_equal(batch.frames[3], own.frames[5])
+    assert np.array_equal(batch.masks[3], own.masks[own.mask_row[5]]) and batch.masks[3].any()
+    assert batch.quality.tolist() == [2, 0, 2, 2]
+    assert len(set(batch.subject.tolist())) == 4  # the phantoms' numbers are those of patients
+
+
+def test_what_cannot_be_mixed_in_is_refused(cache: Cache, phantoms: Cache, tmp_path: Path) -> None:
+    real, larger, empty = (tmp_path / name for name in ("real", "larger", "empty"))
+    finish_cache(real, [], SIZE, simulated=False)
+    finish_cache(larger, [], 2 * SIZE, simulated=True)
+    finish_cache(empty, [], SIZE, simulated=True)
+    assert mixture_of(cache, MixingConfig()) is None
+    mixture = mixture_of(cache, MixingConfig(phantoms.folder, 0.2))
+    assert mixture is not None and mixture.share == 0.2
+    for mixing, message in (
+        (MixingConfig(phantoms.folder), "--phantoms alone"),
+        (MixingConfig(share=0.2), "--share alone"),
+        *((MixingConfig(phantoms.folder, share), "above 0 and below 1") for share in (0, 1, 20)),
+        (MixingConfig(phantoms.folder, float("nan")), "above 0 and below 1"),
+        (MixingConfig(real, 0.2), "found real cases"),
+        (MixingConfig(larger, 0.2), f"prepare it again with --size {SIZE}"),
+        (MixingConfig(empty, 0.2), "no case in"),
+        (MixingConfig(cache.folder, 0.2), "case-0 in both"),
+        (MixingConfig(tmp_path, 0.2), "a finished training cache"),
+    ):
+        with pytest.raises(InputError, match=message):
+            mixture_of(cache, mixing)
 
 
 # -- folds
@@ -807,11 +872,12 @@ def test_another_base_is_refused(finished: Path, base: Path, tmp_path: Path) -> 
 # -- a bundle instead of a base
 
 
-def test_a_bundles_trunk_serves_as_base_from_fit_to_pack(
-    cache: Cache, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_bundles_trunk_serves_as_base_from_fit_to_pack_with_phantoms_mixed_in(
+    cache: Cache, phantoms: Cache, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
     arguments = command(cache, tiny_bundle, runs, "--epochs", "1", "--batch-size", "4")[3:]
+    arguments += ["--phantoms", str(phantoms.folder), "--share", "0.25"]
     assert main([*arguments, "--fold", "all"]) == 0
     place = ["--base", str(tiny_bundle)]
     assert main(["cross-validate", str(cache.folder), *place, "--runs", str(runs)]) == 0
@@ -820,7 +886,13 @@ def test_a_bundles_trunk_serves_as_base_from_fit_to_pack(
     trunk = tiny_bundle / "trunk.safetensors"
     packed = load_bundle(tmp_path / "packed")
     assert len(packed.members) == 2
-    recorded = json.loads((runs / "fold-1" / "options.json").read_text())["base_sha256"]
+    told = json.loads((runs / "fold-1" / "options.json").read_text())
+    assert told["mixed_in"] == {"share": 0.25, "phantoms": ["case-6", "case-7"]}
+    assert len(told["training"] + told["validation"]) == CASES  # phantoms are in no fold
+    assert packed.provenance["mixed_in"] == [{"share": 0.25, "phantoms": 2}] * 2
+    card = (tmp_path / "packed" / "MODEL_CARD.md").read_text()
+    assert "25 % of the drawn frames: SIMULATED, of 2 phantoms" in card
+    recorded = told["base_sha256"]
     assert recorded == sha256(trunk) == packed.provenance["base"]["sha256"]
     assert packed.provenance["base"]["what"].startswith("trunk of the bundle bundle")
     ours, theirs = load_file(tmp_path / "packed" / "trunk.safetensors"), load_file(trunk)

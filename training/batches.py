@@ -5,7 +5,7 @@ batch's number alone: not on the processes, the loader's workers or on where an 
 went on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,11 +35,21 @@ class BatchPlan:
     """Share of the frames without annotation that comes from sweeps without any."""
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Simulated frames among those that are trained on."""
+
+    phantoms: Cache
+    """The simulated cases."""
+    share: float
+    """Share of the draws that are theirs, above 0 and below 1."""
+
+
 class Draw(NamedTuple):
     """One frame that was drawn."""
 
     case: int
-    """Index of its case in the cache."""
+    """Index of its case in the cache; those of a mixture's phantoms follow."""
     row: int
     """Its row in the case's arrays."""
     uniform: np.ndarray
@@ -67,24 +77,16 @@ class FramePools:
     """The frames of a cache in four pools, each (n, 2): case and row.
 
     They are: unannotated frames of sweeps without annotation, of other sweeps; suboptimal; optimal.
+    Phantoms that are mixed in have four more, in the same order.
     """
 
-    def __init__(self, cache: Cache) -> None:
-        """Sort the frames of a cache."""
-        pools: list[list[np.ndarray]] = [[], [], [], []]
-        for number, case in enumerate(cache.cases):
-            annotated_sweeps = np.unique(case.sweep[case.quality > 0])
-            in_annotated = np.isin(case.sweep, annotated_sweeps)
-            chosen = (
-                (case.quality == Quality.NONE) & ~in_annotated,
-                (case.quality == Quality.NONE) & in_annotated,
-                case.quality == Quality.SUBOPTIMAL,
-                case.quality == Quality.OPTIMAL,
-            )
-            for pool, flags in zip(pools, chosen, strict=True):
-                rows = np.flatnonzero(flags)
-                pool.append(np.stack([np.full(len(rows), number), rows], axis=1))
-        self.pools = [np.concatenate(pool).astype(np.int64) for pool in pools]
+    def __init__(self, cache: Cache, mixture: Mixture | None = None) -> None:
+        """Sort the frames of a cache, and of what is mixed in."""
+        self.pools = _pools(cache.cases, first=0)
+        self._shares = [1.0]
+        if mixture is not None:
+            self.pools += _pools(mixture.phantoms.cases, first=len(cache.cases))
+            self._shares = [1 - mixture.share, mixture.share]
         # Where each case begins in each pool, and the pool's end; cases without a frame have none.
         self._starts = [
             np.append(np.unique(pool[:, 0], return_index=True)[1], len(pool)) for pool in self.pools
@@ -102,7 +104,7 @@ class FramePools:
             row_at: number in [0, 1) that chooses the frame.
 
         Returns:
-            Index of the case in the cache, and its row.
+            Index of the case, see `Draw`, and its row.
         """
         starts = self._starts[pool]
         number = int(case_at * (len(starts) - 1))
@@ -111,16 +113,47 @@ class FramePools:
         return int(case), int(row)
 
     def weights(self, plan: BatchPlan) -> np.ndarray:
-        """The probability of each pool, (4,); an empty one's goes to the first that has frames."""
-        none, suboptimal, optimal = plan.shares
-        wanted = np.array(
-            [none * plan.empty_sweeps, none * (1 - plan.empty_sweeps), suboptimal, optimal]
+        """The probability of each pool, (4,) or (8,), whose sum is 1.
+
+        An empty one's goes to the first of the same four that has frames.
+        """
+        fours = [self.pools[4 * k : 4 * k + 4] for k in range(len(self._shares))]
+        return np.concatenate(
+            [
+                share * _weights(pools, plan)
+                for share, pools in zip(self._shares, fours, strict=True)
+            ]
         )
-        present = np.array([len(pool) > 0 for pool in self.pools])
-        weights = np.where(present, wanted, 0)
-        first = int(np.argmax(present))
-        weights[first] += 1 - weights.sum()
-        return weights
+
+
+def _pools(cases: Sequence[CachedCase], *, first: int) -> list[np.ndarray]:
+    """The four pools of some cases, the first of which has the number `first`."""
+    pools: list[list[np.ndarray]] = [[], [], [], []]
+    for number, case in enumerate(cases, first):
+        annotated_sweeps = np.unique(case.sweep[case.quality > 0])
+        in_annotated = np.isin(case.sweep, annotated_sweeps)
+        chosen = (
+            (case.quality == Quality.NONE) & ~in_annotated,
+            (case.quality == Quality.NONE) & in_annotated,
+            case.quality == Quality.SUBOPTIMAL,
+            case.quality == Quality.OPTIMAL,
+        )
+        for pool, flags in zip(pools, chosen, strict=True):
+            rows = np.flatnonzero(flags)
+            pool.append(np.stack([np.full(len(rows), number), rows], axis=1))
+    return [np.concatenate(pool).astype(np.int64) for pool in pools]
+
+
+def _weights(pools: Sequence[np.ndarray], plan: BatchPlan) -> np.ndarray:
+    none, suboptimal, optimal = plan.shares
+    wanted = np.array(
+        [none * plan.empty_sweeps, none * (1 - plan.empty_sweeps), suboptimal, optimal]
+    )
+    present = np.array([len(pool) > 0 for pool in pools])
+    weights = np.where(present, wanted, 0)
+    first = int(np.argmax(present))
+    weights[first] += 1 - weights.sum()
+    return weights
 
 
 class BalancedBatches(Sampler[list[Draw]]):
@@ -169,19 +202,26 @@ class BalancedBatches(Sampler[list[Draw]]):
 class TrainingFrames(Dataset[Batch]):
     """Looks up whole batches of draws in the mapped arrays."""
 
-    def __init__(self, cache: Cache, empty_masks: EmptyMasks = "far") -> None:
-        """Map the arrays of a cache.
+    def __init__(
+        self, cache: Cache, empty_masks: EmptyMasks = "far", mixture: Mixture | None = None
+    ) -> None:
+        """Map the arrays of a cache, and of what is mixed in.
 
         Args:
             cache: the cases.
             empty_masks: which frames without annotation teach an empty mask.
+            mixture: phantoms whose frames are drawn among theirs.
         """
-        self.cache = cache
-        self._teaches_mask = [teaches_mask(case, empty_masks) for case in cache.cases]
-        self._frames = [case.frames for case in cache.cases]
-        self._masks = [case.masks for case in cache.cases]
-        subjects = sorted({case.facts.subject for case in cache.cases})
-        self._subject = [subjects.index(case.facts.subject) for case in cache.cases]
+        phantoms = () if mixture is None else mixture.phantoms.cases
+        self.cache, self._cases = cache, (*cache.cases, *phantoms)
+        self.pools = FramePools(cache, mixture)
+        self._teaches_mask = [teaches_mask(case, empty_masks) for case in self._cases]
+        self._frames = [case.frames for case in self._cases]
+        self._masks = [case.masks for case in self._cases]
+        # A phantom may have the number of a patient.
+        names = [(k < len(cache.cases), case.facts.subject) for k, case in enumerate(self._cases)]
+        subjects = sorted(set(names))
+        self._subject = [subjects.index(name) for name in names]
 
     def __getitem__(self, draw: Draw) -> Any:
         """A batch of one."""
@@ -192,7 +232,7 @@ class TrainingFrames(Dataset[Batch]):
         size = self.cache.size
         masks = np.zeros((len(draws), size, size), np.uint8)
         for k, draw in enumerate(draws):
-            case = self.cache.cases[draw.case]
+            case = self._cases[draw.case]
             if case.quality[draw.row]:
                 masks[k] = self._masks[draw.case][case.mask_row[draw.row]]
         known = np.array([self._teaches_mask[draw.case][draw.row] for draw in draws])
@@ -205,7 +245,7 @@ class TrainingFrames(Dataset[Batch]):
     def without_masks(self, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Frames, quality and uniform numbers of a batch."""
         frames = np.stack([self._frames[draw.case][draw.row] for draw in draws])
-        quality = np.array([self.cache.cases[draw.case].quality[draw.row] for draw in draws])
+        quality = np.array([self._cases[draw.case].quality[draw.row] for draw in draws])
         uniform = np.stack([draw.uniform for draw in draws])
         return (
             torch.from_numpy(frames),

@@ -89,7 +89,7 @@ def model_card(provenance: Mapping[str, Any]) -> str:
 | base | {base["what"]}, sha256 of the source {base.get("sha256", "none: trained here")} |
 | base's licence | {base.get("licence", "the project's own")} |
 | data | {provenance["data"]} |
-| data's licence | {provenance["data_licence"]} |
+| data's licence | {provenance["data_licence"]} |{_mixed_in(provenance)}
 | cases, subjects | {validation["cases"]}, {validation["subjects"]} |
 | members | {provenance["members"]} |
 | code | {provenance["code"]} |
@@ -111,6 +111,16 @@ Each case was unseen by one member only: these are figures of single members, an
 not been judged.
 {_calibrated_later(provenance)}
 {LIMITS}"""
+
+
+def _mixed_in(provenance: Mapping[str, Any]) -> str:
+    """A row about phantoms among the frames that were trained on; none where there were none."""
+    told = {(one["phantoms"], one["share"]) for one in provenance.get("mixed_in", ())}
+    return "".join(
+        f"\n| mixed into training | {100 * share:g} % of the drawn frames: SIMULATED, of {count} "
+        "phantoms; no figure below is about one of them |"
+        for count, share in sorted(told)
+    )
 
 
 def card_of(provenance: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from dataset.folds import split
 from dataset.jobs import FileJobs
 from training.adapters import add_lora
 from training.base import base_sha256, load_base
+from training.mixture import MIXED_IN, mixture_facts, mixture_of
 from training.module import AbdomenTraining
 from training.options import FitOptions, Machine
 from training.runs import WEIGHTS, run
@@ -49,11 +50,12 @@ def fit(
         The figures of its last validation.
 
     Raises:
-        InputError: the cache is of another size than the base, there is no such fold, or the run
-            there has other options.
+        InputError: the cache is of another size than the base, there is no such fold, the run there
+            has other options, or its phantoms cannot be mixed in, see `mixture_of`.
         OutputError: the fold's folder holds something that is no run.
     """
     cache, options = open_cache(cache_folder), of_fold(options, fold)
+    mixture = mixture_of(cache, options.mixing)
     network = adapted_network(base, cache, options)
     training, held_out = split(cache, fold=fold, folds=options.folds, seed=options.split_seed)
     folder = fold_folder(output, fold)
@@ -63,13 +65,15 @@ def fit(
         training,
         held_out,
         rating=options.rating,
+        mixture=mixture,
         workers=machine.workers,
     )
+    mixed_in = {} if mixture is None else {MIXED_IN: mixture_facts(mixture)}
     return run(
         folder,
         module,
         machine,
-        identity=identity(network, base, cache, fold, options),
+        identity=identity(network, base, cache, fold, options) | mixed_in,
         validate_every=options.validate_every,
     )
 
@@ -138,6 +142,10 @@ def fit_all(
     if not gpu and backend.backend == "local" and backend.workers is None:
         # One fold knows how to use all cores.
         backend = replace(backend, workers=1)
+    mixture_of(open_cache(cache_folder), options.mixing)  # else each worker would refuse
+    if options.mixing.phantoms is not None:
+        phantoms = options.mixing.phantoms.resolve()
+        options = replace(options, mixing=replace(options.mixing, phantoms=phantoms))
     names = tuple(fold_folder(output, fold).name for fold in range(options.folds))
     folders = output.resolve(), names, cache_folder.resolve(), base.resolve()
     folds = Folds(*folders, options, machine)

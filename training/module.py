@@ -27,7 +27,7 @@ from training.batches import (
     BalancedBatches,
     Batch,
     BatchPlan,
-    FramePools,
+    Mixture,
     TrainingFrames,
     case_loader,
     training_loader,
@@ -73,7 +73,6 @@ class FrameTraining(lightning.LightningModule):
         self.network, self.recipe = network, recipe
         self.training_frames, self.validation_cache = training, validation
         self.workers = workers
-        self.pools = FramePools(training.cache)
         self.average = WeightAverage(recipe.average)
         # Weights follow the drawn shares, so that a class counts alike however often it is drawn.
         self.class_weights: torch.Tensor
@@ -97,7 +96,7 @@ class FrameTraining(lightning.LightningModule):
         """The batches of the epoch that is to begin; Lightning asks before each."""
         count = self.recipe.steps_per_epoch * self.recipe.accumulate
         batches = BalancedBatches(
-            self.pools,
+            self.training_frames.pools,
             BatchPlan(self.recipe.batch_size, self.recipe.seed, self.recipe.shares),
             first=self.trainer.current_epoch * count,
             count=count,
@@ -207,6 +206,7 @@ class AbdomenTraining(FrameTraining):
         *,
         teacher: AbdomenNet | None = None,
         rating: RatingConfig | None = None,
+        mixture: Mixture | None = None,
         workers: int = 0,
     ) -> None:
         """Prepare to train.
@@ -219,9 +219,10 @@ class AbdomenTraining(FrameTraining):
             teacher: gives the masks to learn on frames whose labels give none: what a network could
                 before, it then keeps (Li and Hoiem 2016, arXiv 1606.09282). None: they teach none.
             rating: how a head learns that says quality as a number; None: by Huber's loss alone.
+            mixture: phantoms whose frames are drawn among those of the training cases.
             workers: processes that read batches ahead.
         """
-        frames = TrainingFrames(training, recipe.loss.empty_masks)
+        frames = TrainingFrames(training, recipe.loss.empty_masks, mixture)
         super().__init__(network, recipe, frames, validation, workers=workers)
         # Not a module of this one: no checkpoint holds it, no optimiser sees it.
         self._teacher = (teacher,)

@@ -140,6 +140,16 @@ class RatingConfig:
 
 
 @dataclass(frozen=True)
+class MixingConfig:
+    """Which simulated frames are mixed into training; no held-out case ever is one."""
+
+    phantoms: Path | None = None
+    """Training cache of phantoms, whose frames are mixed in; needs --share."""
+    share: float | None = None
+    """Share of the drawn frames that are phantoms', above 0 and below 1; needs --phantoms."""
+
+
+@dataclass(frozen=True)
 class FitOptions:
     """What is fitted: the same for all folds."""
 
@@ -157,6 +167,7 @@ class FitOptions:
     """What rates a frame: joint is this project's; class, area: as FetalCLIP_CLS and _SEG; rating,
     fusion: quality as a number, the latter from features of four depths."""
     rating: Annotated[RatingConfig, INLINE] = field(default_factory=RatingConfig)
+    mixing: Annotated[MixingConfig, INLINE] = field(default_factory=MixingConfig)
     lora: Annotated[LoraConfig, INLINE] = field(default_factory=LoraConfig)
     recipe: Annotated[Recipe, INLINE] = field(default_factory=Recipe)
     validate_every: int = 1

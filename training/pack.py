@@ -19,6 +19,7 @@ from training.base import NO_LICENCE, TORCH_TYPES, load_base
 from training.calibration import with_calibration
 from training.cards import model_card
 from training.cross_validate import REPORT, read_options, trained_folds, trained_network
+from training.mixture import MIXED_IN
 from training.options import PackOptions
 from training.provenance import code_version
 
@@ -110,7 +111,13 @@ def _provenance(
         "merged": options.merge,
         "folds": list(options.folds),
         "recipes": [run["recipe"] for run in runs],
+        MIXED_IN: [_counted(run[MIXED_IN]) for run in runs if MIXED_IN in run],
         "lora": runs[0]["lora"],
         "code": code_version(),
         "cross_validation": validation,
     }
+
+
+def _counted(mixed_in: dict[str, Any]) -> dict[str, Any]:
+    """What is told of a run's phantoms: their number, where the run holds their names."""
+    return {**mixed_in, "phantoms": len(mixed_in["phantoms"])}
