@@ -11,9 +11,9 @@ port=4743 # the platform's, for the invoke interface
 
 usage() {
   cat <<'TEXT'
-usage: ./test.sh [--local] [--api exec|invoke] [--model DIR]
-       ./test.sh --exported DIR
-       ./test.sh [--local] --evaluation
+usage: ./test.sh [--local] [--api exec|invoke] [--model DIR] [--site A|B|C]
+       ./test.sh --exported DIR [--site A|B|C]
+       ./test.sh [--local] --evaluation [--site A|B|C]
 
   --local         the entry point in a virtual environment instead of the container
                   (chosen by itself where no Docker engine answers)
@@ -22,6 +22,8 @@ usage: ./test.sh [--local] [--api exec|invoke] [--model DIR]
   --api invoke    a server, which is asked for the case twice
   --model DIR     the bundle of weights (default: model; where that is empty, the demo weights are asked
                   for with --demo, which mean nothing for patients)
+  --site A|B|C    a phantom of that site (docs/sites.md), with all files in test/site-A and so on: how the answer
+                  compares with the truth is told, but only its format decides
   --exported DIR  what ./export.sh wrote: its archive is loaded and answers with its weights; nothing is built
 
   IMAGE              the image's name (default: acouslic, acouslic-invoke or acouslic-evaluation)
@@ -30,7 +32,7 @@ usage: ./test.sh [--local] [--api exec|invoke] [--model DIR]
 
 Reads the stack in test/input, or in test/input/interf0 as the platform's try-out packs have it, and makes a
 phantom there if there is none (its truth: test/truth). The output stays in test/output, and a picture of it in
-test/preview. Exit code 0: the output is right.
+test/preview. Exit code 0: the output is right, or with --site: its format is.
 TEXT
 }
 
@@ -45,6 +47,8 @@ parse_arguments() {
   model=
   exported=
   evaluation=no
+  site=
+  place="test"
   while [ $# -gt 0 ]; do
     case "$1" in
       --local) where=local ;;
@@ -53,6 +57,13 @@ parse_arguments() {
         need_value $#
         api=$2
         case "$api" in exec | invoke) ;; *) usage >&2; exit 2 ;; esac
+        shift
+        ;;
+      --site)
+        need_value $#
+        site=$2
+        case "$site" in A | B | C) ;; *) usage >&2; exit 2 ;; esac
+        place=test/site-$site
         shift
         ;;
       --model)
@@ -136,36 +147,38 @@ python_tool() {
 }
 
 make_phantom() {
-  say "no stack in $input: making phantom $phantom_seed"
-  rm -rf test/truth
+  local look=()
+  [ -z "$site" ] || look=(--site "$site")
+  say "no stack in $input: making phantom $phantom_seed${site:+ of site $site}"
+  rm -rf "$place/truth"
   mkdir -p "$stacks"
-  python_tool -m phantom test/truth --cases 1 --seed "$phantom_seed"
-  mv test/truth/images/stacked_fetal_ultrasound/*.mha "$stacks"
+  python_tool -m phantom "$place/truth" --cases 1 --seed "$phantom_seed" "${look[@]+"${look[@]}"}"
+  mv "$place/truth/images/stacked_fetal_ultrasound"/*.mha "$stacks"
 }
 
 find_stack() {
-  input=test/input
-  [ ! -d test/input/interf0 ] || input=test/input/interf0
+  input=$place/input
+  [ ! -d "$place/input/interf0" ] || input=$place/input/interf0
   local stacks=$input/images/stacked-fetal-ultrasound
   if ! compgen -G "$stacks/*.mha" >/dev/null; then make_phantom; fi
   local found=("$stacks"/*.mha)
   [ ${#found[@]} -eq 1 ] || fail "expected one stack in $stacks; found ${#found[@]}; leave one there"
   stack=${found[0]}
-  chmod -R a+rX test/input # for the container's user
+  chmod -R a+rX "$place/input" # for the container's user
 }
 
 # What the container's user wrote belongs to it: let the host's user delete it.
 release_output() {
   [ "$where" = local ] || docker run --rm --network none --user 0 \
-    --volume "$PWD/test/output:/output" --volume "$PWD/test/preview:/preview" \
+    --volume "$PWD/$place/output:/output" --volume "$PWD/$place/preview:/preview" \
     --entrypoint sh "$image" -c 'chmod -R a+rwX /output/* /preview/* 2>/dev/null || true'
 }
 
 empty_output() {
-  mkdir -p test/output test/preview
-  rm -rf test/output/* test/preview/* 2>/dev/null ||
-    { release_output && rm -rf test/output/* test/preview/*; }
-  chmod 777 test/output test/preview
+  mkdir -p "$place/output" "$place/preview"
+  rm -rf "$place/output"/* "$place/preview"/* 2>/dev/null ||
+    { release_output && rm -rf "$place/output"/* "$place/preview"/*; }
+  chmod 777 "$place/output" "$place/preview"
 }
 
 # Takes the place of the shell that it is called in.
@@ -174,7 +187,7 @@ become_entry_point() {
   [ "$api" = exec ] || { program=app.py && more=(--port "$port"); }
   ulimit -S -d $((data_limit_gib << 20)) || say "RLIMIT_DATA cannot be set here"
   exec .venv/bin/python test/tools/measured.py -- .venv/bin/python "$program" \
-    --input "$input" --output test/output --model "$model" --preview test/preview/preview.png \
+    --input "$input" --output "$place/output" --model "$model" --preview "$place/preview/preview.png" \
     "${more[@]+"${more[@]}"}" "${demo[@]+"${demo[@]}"}"
 }
 
@@ -187,8 +200,8 @@ run_in_container() {
   [ ${#entrypoint[@]} -gt 0 ] || fail "image $image has no entry point"
   if docker info --format '{{json .Runtimes}}' | grep -q '"nvidia"'; then flags+=(--gpus all); fi
   say "GPU: ${flags[*]:-none, as the engine has no nvidia runtime}"
-  run_under_limits "$@" --volume "$PWD/$input:/input:ro" --volume "$PWD/test/output:/output" \
-    --volume "$PWD/test/preview:/preview" --volume "$model:/opt/ml/model:ro" \
+  run_under_limits "$@" --volume "$PWD/$input:/input:ro" --volume "$PWD/$place/output:/output" \
+    --volume "$PWD/$place/preview:/preview" --volume "$model:/opt/ml/model:ro" \
     "${flags[@]+"${flags[@]}"}" \
     --entrypoint python "$image" /measured.py -- "${entrypoint[@]}" --preview /preview/preview.png \
     "${demo[@]+"${demo[@]}"}"
@@ -243,26 +256,28 @@ run_case() {
 }
 
 validate() {
-  local truth=()
-  if [ -f "test/truth/masks/stacked_fetal_abdomen/$(basename "$stack")" ]; then
-    truth=(--truth test/truth)
+  local truth=() format_only=()
+  [ -z "$site" ] || format_only=(--format-only)
+  if [ -f "$place/truth/masks/stacked_fetal_abdomen/$(basename "$stack")" ]; then
+    truth=(--truth "$place/truth")
   else
-    say "test/truth does not know $(basename "$stack"): only the format is checked"
+    say "$place/truth does not know $(basename "$stack"): only the format is checked"
   fi
-  python_tool test/tools/validate_output.py --input "$input" --output test/output "${truth[@]+"${truth[@]}"}"
+  python_tool test/tools/validate_output.py --input "$input" --output "$place/output" "${truth[@]+"${truth[@]}"}" \
+    "${format_only[@]+"${format_only[@]}"}"
 }
 
 require_answer() {
-  [ -f test/output/fetal-abdomen-frame-number.json ] && [ -d test/truth ] ||
-    fail "expected an answer in test/output and its truth in test/truth; found none; run ./test.sh on a phantom first"
+  [ -f "$place/output/fetal-abdomen-frame-number.json" ] && [ -d "$place/truth" ] ||
+    fail "expected an answer in $place/output and its truth in $place/truth; found none; run ./test.sh on a phantom first"
 }
 
 # What the platform makes of a submission's answers, the organisers' container on it, and its figures checked.
 evaluate() {
-  local tool=test/tools/evaluation_input.py folder=test/evaluation
+  local tool=test/tools/evaluation_input.py folder=$place/evaluation
   say "evaluation ($where)"
   rm -rf "$folder" 2>/dev/null || fail "expected to remove the old $folder; found no right to; remove it"
-  python_tool "$tool" make --input "$input" --answer test/output --truth test/truth "$folder"
+  python_tool "$tool" make --input "$input" --answer "$place/output" --truth "$place/truth" "$folder"
   chmod 777 "$folder/output"
   if [ "$where" = local ]; then
     .venv/bin/python test/tools/measured.py -- .venv/bin/python evaluate.py \
@@ -302,5 +317,5 @@ find_stack
 trap clean_up EXIT
 run_case
 validate
-say "a picture of the answer: test/preview/preview.png"
+say "a picture of the answer: $place/preview/preview.png"
 say "passed ($where)"

@@ -62,7 +62,9 @@ case "$1" in
     while [ "$1" != acouslic ]; do shift; done
     shift
     case "$1" in
-      /measured.py) shift 3; exec .venv/bin/python "$@" --input test/input --output test/output ;;
+      /measured.py)
+        shift 3
+        exec .venv/bin/python "$@" --input "$FAKE_PLACE/input" --output "$FAKE_PLACE/output" ;;
       # export.sh loads the bundle, test.sh releases the output
       -c) [[ "$2" != *load\\(* ]] || echo demo-1; exit "${FAKE_LOAD:-0}" ;;
       /tools/check_archive.py) printf '%s\\tuser\\t10001\\n' "${FAKE_CHECK:-pass}" ;;
@@ -92,6 +94,7 @@ import sys
 from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
+print("phantom", *sys.argv[2:])
 out = Path(sys.argv[1])
 for folder in ("images/stacked_fetal_ultrasound", "masks/stacked_fetal_abdomen", "circumferences"):
     (out / folder).mkdir(parents=True)
@@ -117,7 +120,7 @@ if "FAKE_FAILURE" in os.environ:
     sys.exit("error: expected a stack")
 out = arguments.output
 (out / "images/fetal-abdomen-segmentation").mkdir(parents=True)
-truth = next(Path("test/truth/masks/stacked_fetal_abdomen").glob("*.mha"))
+truth = next((out.parent / "truth/masks/stacked_fetal_abdomen").glob("*.mha"))
 shutil.copy(truth, out / "images/fetal-abdomen-segmentation/output.mha")
 ac_mm = float(os.environ.get("FAKE_AC", "215"))
 radius = ac_mm / 2 / math.pi
@@ -228,7 +231,7 @@ def project(tmp_path: Path) -> Project:
     shutil.copy(root / "requirements.txt", root / ".venv/installed-requirements.txt")
     inherited = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR") if key in os.environ}
     path = f"{root / 'bin'}:/usr/local/bin:/usr/bin:/bin"
-    return Project(root, inherited | {"PATH": path, "LOG": str(root / "log")})
+    return Project(root, inherited | {"PATH": path, "LOG": str(root / "log"), "FAKE_PLACE": "test"})
 
 
 def put_bundle(folder: Path) -> None:
@@ -564,6 +567,29 @@ class TestTest:
         result = project.run(*LOCAL, FAKE_AC="240")
         assert result.code == 0, result.err
         assert "only the format is checked" in result.out
+
+    @pytest.mark.parametrize("where", [LOCAL, ("test.sh",)], ids=["local", "container"])
+    def test_a_sites_phantom_has_a_place_of_its_own_and_may_be_answered_wrongly(
+        self, project: Project, where: tuple[str, ...]
+    ) -> None:
+        project.environment["FAKE_PLACE"] = "test/site-C"
+        result = project.run(*where, "--site", "C", FAKE_AC="240")
+        assert result.code == 0, result.err
+        assert "phantom --cases 1 --seed 900002 --site C\n" in result.out
+        assert "reference AC: 215.0 mm, error +11.6 %" in result.out
+        assert "not counted: AC: expected 215.0 mm within 8%, found 240.0 mm" in result.out
+        assert "a picture of the answer: test/site-C/preview/preview.png" in result.out
+        assert (project.root / "test/site-C/output/fetal-abdomen-frame-number.json").is_file()
+        assert not (project.root / "test/output").exists()
+        spoilt = project.run(*where, "--site", "C", FAKE_AC="nan")
+        assert spoilt.code == 1 and "expected strict JSON" in spoilt.err
+
+    @pytest.mark.parametrize("arguments", [("--site", "D"), ("--site",)])
+    def test_a_site_that_is_none_gives_the_usage_and_two(
+        self, project: Project, arguments: tuple[str, ...]
+    ) -> None:
+        result = project.run("test.sh", *arguments)
+        assert result.code == 2 and result.err.startswith("usage: ./test.sh")
 
     def test_two_stacks_are_one_too_many(self, project: Project) -> None:
         project.run(*LOCAL)
