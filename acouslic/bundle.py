@@ -3,6 +3,7 @@
 config.json             the networks' architecture, LoRA, number of members, selection
 trunk.safetensors       what all members share: the base, or the merged trunk of a single member
 member_<k>.safetensors  the rest of member k: adapter, decoder, quality head
+sweep_head.safetensors  the sweep head, where there is one
 provenance.json         data, seed, code version, figures; `simulated` says whether of phantoms
 MODEL_CARD.md           the same for people
 manifest.json           the bundle's name, and the SHA-256 of each other file
@@ -32,6 +33,7 @@ from acouslic.bundle_files import (
     MOST_MEMBERS,
     PROVENANCE,
     STRANGERS_ALLOWED,
+    SWEEP_HEAD,
     TRUNK,
     BundleFolder,
     Manifest,
@@ -48,6 +50,7 @@ from acouslic.lora import LoraConfig, merge_adapters
 from acouslic.network import AbdomenNet, NetworkConfig
 from acouslic.scorer import build_network
 from acouslic.selection import SelectionConfig
+from acouslic.sweep_head import SweepHead, SweepHeadConfig
 
 FORMAT: Literal["acouslic-bundle-2"] = "acouslic-bundle-2"
 # Its bundles have no calibration and another rule for the choice of the frame.
@@ -79,6 +82,7 @@ class _Content:
     members: Members
     selection: dict[str, Any]
     calibration: dict[str, Any] | None = None
+    sweep_head: SweepHeadConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class BundleConfig:
     """How many networks answer together."""
     selection: SelectionConfig
     """How a frame is chosen from their prediction."""
+    sweep_head: SweepHeadConfig | None = None
+    """The size of the sweep head, if there is one."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BundleConfig":
@@ -119,12 +125,15 @@ class BundleConfig:
             selection=replace(
                 schema.validated(SelectionConfig, selection), calibration=calibration
             ),
+            sweep_head=content.sweep_head,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """All values and the format's version, as plain JSON types."""
         values = asdict(self)
         del values["selection"]["calibration"]
+        if self.sweep_head is None:
+            del values["sweep_head"]  # code of before there were any reads such a bundle too
         calibration = self.selection.calibration.to_dict()
         return {"format": FORMAT, **values, "calibration": calibration}
 
@@ -143,6 +152,8 @@ class Bundle:
     """Where the weights come from: what `provenance.json` holds."""
     engine: Engine
     """What computes the networks."""
+    sweep_head: SweepHead | None = None
+    """What corrects the log odds along each sweep, on the CPU."""
     cpu_too: bool = False
     """Whether the CPU takes over where that is a GPU without enough memory."""
 
@@ -243,6 +254,7 @@ def save_bundle(
     lora: LoraConfig | None,
     provenance: dict[str, Any],
     card: str,
+    sweep_head: SweepHead | None = None,
     dtype: torch.dtype = torch.float16,
     overwrite: bool = False,
 ) -> None:
@@ -256,6 +268,7 @@ def save_bundle(
         lora: the members' adapters, or None where they are merged.
         provenance: data, seed, code version, figures; `simulated` says whether of phantoms.
         card: the same for people, in Markdown.
+        sweep_head: what was trained upon the calibration in `selection`; kept in float32.
         dtype: the type of the weights on disk.
         overwrite: whether an older bundle may be replaced.
 
@@ -271,12 +284,17 @@ def save_bundle(
         raise ValueError("the members do not share one trunk; merge no adapters into an ensemble")
     for k, state in enumerate(states):
         require_finite(state, f"the weights of member {k}")
-    config = BundleConfig(members[0].config, lora, len(members), selection)
+    head = {} if sweep_head is None else _cast(sweep_head.state_dict(), torch.float32)
+    require_finite(head, "the weights of the sweep head")
+    head_config = None if sweep_head is None else sweep_head.config
+    config = BundleConfig(members[0].config, lora, len(members), selection, head_config)
     with files.new_folder(folder, BUNDLE, overwrite=overwrite) as partial:
         save_file({key: states[0][key] for key in sorted(shared)}, partial / TRUNK)
         for k, state in enumerate(states):
             own = {key: state[key] for key in sorted(state.keys() - shared)}
             save_file(own, partial / member_file(k))
+        if head:
+            save_file(head, partial / SWEEP_HEAD)
         for path in partial.iterdir():
             # safetensors writes for its owner only; the container's user is another.
             path.chmod(0o644)
@@ -294,6 +312,8 @@ def copy_bundle(
 ) -> None:
     """Write a bundle with the weights of another one, and another way to choose a frame.
 
+    A sweep head is left out: it corrects the odds of the calibration that it was trained upon.
+
     Args:
         source: the other bundle's folder.
         folder: where the new one goes.
@@ -307,9 +327,9 @@ def copy_bundle(
         OutputError: the folder holds something else, or a bundle that is not to be replaced.
     """
     old = BundleFolder(source)
-    config = replace(read_config(old), selection=selection)
+    config = replace(read_config(old), selection=selection, sweep_head=None)
     with files.new_folder(folder, BUNDLE, overwrite=overwrite) as partial:
-        for name in file_names(config.members) - {CONFIG, PROVENANCE, CARD}:
+        for name in file_names(config.members, sweep_head=False) - {CONFIG, PROVENANCE, CARD}:
             (partial / name).write_bytes(old.read(name))
         _write_descriptions(partial, old.manifest.name, config, provenance, card)
 
@@ -349,7 +369,10 @@ def load_bundle(folder: Path | str, device: torch.device | str = "cpu") -> Bundl
         _rebuild(config, trunk, source.read_tensors(member_file(k)), source.path).to(device)
         for k in range(config.members)
     )
-    return Bundle(source.id, config, members, provenance, TorchEngine(members))
+    head = None
+    if config.sweep_head is not None:
+        head = _rebuild_head(config.sweep_head, source.read_tensors(SWEEP_HEAD), source.path)
+    return Bundle(source.id, config, members, provenance, TorchEngine(members), head)
 
 
 def read_config(source: BundleFolder) -> BundleConfig:
@@ -367,7 +390,7 @@ def read_config(source: BundleFolder) -> BundleConfig:
             found=f"{source.path / CONFIG} of another form ({error})",
             advice="use a bundle and a code of the same version",
         ) from error
-    source.require_exactly(config.members)
+    source.require_exactly(config.members, sweep_head=config.sweep_head is not None)
     return config
 
 
@@ -457,12 +480,27 @@ def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> Ab
             state = merge_adapters(state, config.lora)
         load_plain_state(network, state, assign=True)
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
-        raise BundleError(
-            expected=f"weights of the architecture in {folder / CONFIG}",
-            found=f"others ({str(error).splitlines()[-1].strip()})",
-            advice="pack the bundle again with `python -m training pack`",
-        ) from error
+        raise _of_another_architecture(folder, error) from error
     return network.eval().requires_grad_(False)
+
+
+def _rebuild_head(config: SweepHeadConfig, state: State, folder: Path) -> SweepHead:
+    """The sweep head, from its tensors."""
+    with torch.device("meta"), _NothingDrawn():
+        head = SweepHead(config)
+    try:
+        load_plain_state(head, state, assign=True)
+    except RuntimeError as error:
+        raise _of_another_architecture(folder, error) from error
+    return head.eval().requires_grad_(False)
+
+
+def _of_another_architecture(folder: Path, error: Exception) -> BundleError:
+    return BundleError(
+        expected=f"weights of the architecture in {folder / CONFIG}",
+        found=f"others ({str(error).splitlines()[-1].strip()})",
+        advice="pack the bundle again with `python -m training pack`",
+    )
 
 
 def _require_name(name: str) -> None:

@@ -20,6 +20,7 @@ from acouslic.errors import BundleError
 MANIFEST, CONFIG = "manifest.json", "config.json"
 PROVENANCE, CARD = "provenance.json", "MODEL_CARD.md"
 TRUNK = "trunk.safetensors"
+SWEEP_HEAD = "sweep_head.safetensors"
 # An ensemble of all folds of several seeds; time allows for fewer.
 MOST_MEMBERS = 64
 # 48 bits: no two of a million bundles share them, but for one chance in 500.
@@ -41,9 +42,10 @@ def member_file(k: int) -> str:
     return f"member_{k}.safetensors"
 
 
-def file_names(members: int) -> set[str]:
+def file_names(members: int, *, sweep_head: bool) -> set[str]:
     """The files of a bundle, but for the manifest that lists them."""
-    return {CONFIG, PROVENANCE, CARD, TRUNK, *map(member_file, range(members))}
+    head = {SWEEP_HEAD} if sweep_head else set()
+    return {CONFIG, PROVENANCE, CARD, TRUNK, *map(member_file, range(members)), *head}
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,19 @@ class BundleFolder:
             raise self._refusal(MANIFEST, "a manifest of a bundle", str(error)) from error
         self.id = f"{self.manifest.name}-{sha256(data).hexdigest()[:ID_DIGITS]}"
 
-    def require_exactly(self, members: int) -> None:
-        """Make sure that the files of so many members are listed and there, and no others.
+    def require_exactly(self, members: int, *, sweep_head: bool) -> None:
+        """Make sure that a bundle's files, see `file_names`, are listed and there, and no others.
 
         Raises:
             BundleError: they are not.
         """
-        expected = file_names(members)
+        expected = file_names(members, sweep_head=sweep_head)
         for name in sorted(expected - self.manifest.sha256.keys()):
             raise self._refusal(MANIFEST, f"{name} listed", "no such line")
         for name in sorted(self.manifest.sha256.keys() - expected):
             found = f"{name[:_SHOWN]!r}"
-            raise self._refusal(MANIFEST, f"the files of {members} member(s) listed", found)
+            head = " and a sweep head" if sweep_head else ""
+            raise self._refusal(MANIFEST, f"the files of {members} member(s){head} listed", found)
         present = {path.name for path in self.path.iterdir()} - STRANGERS_ALLOWED
         for name in sorted(expected - present):
             raise BundleError(

@@ -60,6 +60,26 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class LogOdds:
+    """Log odds of what is to be believed, or what is added to them."""
+
+    annotated: np.ndarray
+    """(T,), of A of the module's text."""
+    optimal: np.ndarray
+    """(T,), of O."""
+    reference: np.ndarray
+    """(6,), of B."""
+
+    def __add__(self, other: "LogOdds") -> "LogOdds":
+        """Sums, one by one."""
+        return LogOdds(
+            self.annotated + other.annotated,
+            self.optimal + other.optimal,
+            self.reference + other.reference,
+        )
+
+
+@dataclass(frozen=True)
 class Posteriors:
     """What is to be believed of a stack's frames and sweeps."""
 
@@ -76,7 +96,11 @@ class Posteriors:
 
 
 def posteriors(
-    evidence: Evidence, calibration: Calibration, *, sweep_prior: bool = True
+    evidence: Evidence,
+    calibration: Calibration,
+    *,
+    sweep_prior: bool = True,
+    correction: LogOdds | None = None,
 ) -> Posteriors:
     """Turn the network's word into probabilities at the real prevalence.
 
@@ -84,24 +108,39 @@ def posteriors(
         evidence: of one stack.
         calibration: the numbers.
         sweep_prior: whether a sweep's number counts; without it all six are alike beforehand.
+        correction: what a sweep head adds to `posterior_odds`.
     """
-    annotated_odds, optimal_odds = log_odds(evidence, calibration)
-    tissue, sigma = evidence.tissue, calibration.smoothing_frames
-    smoothed = smooth(annotated_odds, tissue, sigma)
-    annotated = _logistic(calibration.annotated, smoothed, annotated_odds) * tissue
-    smoothed_optimal = smooth(optimal_odds, tissue, sigma)
-    optimal = _logistic(calibration.optimal, smoothed_optimal, optimal_odds) * tissue
-    offsets = np.array(calibration.sweeps)
-    if not sweep_prior:
-        offsets = np.full(SWEEPS, offsets.mean())
-    reference = expit(sweep_evidence(smoothed, annotated, tissue) @ calibration.reference + offsets)
+    odds, tissue = posterior_odds(evidence, calibration, sweep_prior=sweep_prior), evidence.tissue
+    if correction is not None:
+        odds = odds + correction
+    annotated, optimal = expit(odds.annotated) * tissue, expit(odds.optimal) * tissue
     constant, weight = calibration.has_optimal
     return Posteriors(
         annotated=annotated,
         optimal=optimal,
-        reference=reference,
+        reference=expit(odds.reference),
         no_optimal=float(expit(-constant - weight * optimal_evidence(annotated * optimal))),
         readable=np.power(evidence.goodness, calibration.readable) * tissue,
+    )
+
+
+def posterior_odds(
+    evidence: Evidence, calibration: Calibration, *, sweep_prior: bool = True
+) -> LogOdds:
+    """The log odds of what `posteriors` gives; those of black frames mean nothing."""
+    annotated_odds, optimal_odds = log_odds(evidence, calibration)
+    tissue, sigma = evidence.tissue, calibration.smoothing_frames
+    smoothed = smooth(annotated_odds, tissue, sigma)
+    annotated = _weighted(calibration.annotated, smoothed, annotated_odds)
+    smoothed_optimal = smooth(optimal_odds, tissue, sigma)
+    offsets = np.array(calibration.sweeps)
+    if not sweep_prior:
+        offsets = np.full(SWEEPS, offsets.mean())
+    said = sweep_evidence(smoothed, expit(annotated) * tissue, tissue)
+    return LogOdds(
+        annotated,
+        _weighted(calibration.optimal, smoothed_optimal, optimal_odds),
+        said @ calibration.reference + offsets,
     )
 
 
@@ -186,8 +225,8 @@ def _near_annotated(annotated: np.ndarray) -> np.ndarray:
     return near
 
 
-def _logistic(
+def _weighted(
     weights: tuple[float, float, float], smoothed: np.ndarray, own: np.ndarray
 ) -> np.ndarray:
     constant, smoothed_weight, own_weight = weights
-    return np.asarray(expit(constant + smoothed_weight * smoothed + own_weight * own))
+    return np.asarray(constant + smoothed_weight * smoothed + own_weight * own)

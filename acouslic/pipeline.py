@@ -139,7 +139,7 @@ def _measure(stack: Stack, bundle: Bundle, rule: Rule | None) -> tuple[Measureme
     with clock.stage("network"):
         prediction = predict(bundle.engine, grid, tissue, cpu_too=bundle.cpu_too)
     with clock.stage("selection"):
-        belief = believe(prediction, tissue, config)
+        belief = believe(prediction, tissue, config, bundle.sweep_head)
         expected = expected_score(belief, config.calibration)
         scores = expected if rule is None else rule(prediction, tissue, config)
         logits_of = partial(full_size, prediction)

@@ -24,6 +24,7 @@ from acouslic.expected_score import Evidence, Posteriors, expected_score, poster
 from acouslic.mask import Outline
 from acouslic.preprocess import masks_to_grid
 from acouslic.segment import StackPrediction
+from acouslic.sweep_head import SweepHead
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +80,25 @@ def score_frames(
     return expected_score(believe(prediction, tissue, config), config.calibration)
 
 
-def believe(prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig) -> Posteriors:
-    """What is to be believed of a stack after the network's prediction; see `score_frames`."""
+def believe(
+    prediction: StackPrediction,
+    tissue: np.ndarray,
+    config: SelectionConfig,
+    head: SweepHead | None = None,
+) -> Posteriors:
+    """What is to be believed of a stack after the network's prediction; see `score_frames`.
+
+    Args:
+        prediction: the network's, of T frames.
+        tissue: which frames show anything, (T,) bool.
+        config: how a frame is chosen.
+        head: the bundle's sweep head, if it has one.
+    """
     said = evidence(prediction, tissue, config)
-    return posteriors(said, config.calibration, sweep_prior=config.sweep_prior)
+    correction = None if head is None else head.correction(said)
+    return posteriors(
+        said, config.calibration, sweep_prior=config.sweep_prior, correction=correction
+    )
 
 
 def evidence(prediction: StackPrediction, tissue: np.ndarray, config: SelectionConfig) -> Evidence:

@@ -69,7 +69,7 @@ def explain(stack: Stack, bundle: Bundle) -> Explanation:
     tissue = stack.tissue
     grid = to_grid(stack.frames[tissue], bundle.config.network.trunk.image_size)
     prediction = predict(bundle.engine, grid, tissue, cpu_too=bundle.cpu_too)
-    belief = believe(prediction, tissue, config)
+    belief = believe(prediction, tissue, config, bundle.sweep_head)
     scores = expected_score(belief, config.calibration)
     outlines = Outlines(partial(full_size, prediction), stack.geometry.spacing_mm[0], config)
     chosen, outline = choose(scores, tissue, outlines)

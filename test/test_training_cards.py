@@ -107,6 +107,20 @@ def test_a_bundle_of_phantoms_is_called_simulated_for_people_and_hubs() -> None:
     assert "SIMULATED" not in model_card(provenance())
 
 
+def test_a_card_tells_of_phantoms_that_were_mixed_in_and_of_a_sweep_head() -> None:
+    plain = model_card(provenance())
+    assert "mixed into training" not in plain and "sweep head" not in plain
+    mixed = [{"share": 0.2, "phantoms": 480}] * 2
+    loss = {"without": {"mean": 3.21}, "with": {"mean": 2.1}}
+    told = {"upon": "default", "gain": {"score": FIGURE}, "log_loss": loss}
+    validation = REPORT | {"sweep_head": told}
+    card = model_card(provenance(mixed_in=mixed, cross_validation=validation))
+    assert card.count("| 20 % of the drawn frames: SIMULATED, of 480 phantoms;") == 1
+    text = " ".join(card.split())
+    assert 'in score over "default" is 0.654 [0.500, 0.800]' in text
+    assert "the log loss of a stack from 3.210 to 2.100" in text
+
+
 def test_the_demos_card_has_a_head_too() -> None:
     values = head(demo_card(DEMO))
     assert values["license"] == "apache-2.0" and "simulated" in values["tags"]

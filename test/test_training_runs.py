@@ -58,18 +58,33 @@ from training.batches import (
     Mixture,
     TrainingFrames,
 )
-from training.calibration import HeldOut, calibrate, is_better
+from training.calibration import WITH_HEAD, HeldOut, calibrate, is_better
 from training.cards import HONEST
-from training.cross_validate import case_evidence, cross_validate, trained_network
+from training.cross_validate import (
+    HEAD_WEIGHTS,
+    case_evidence,
+    cross_validate,
+    read_evidence,
+    trained_network,
+)
 from training.curves import CURVES
 from training.epochs import duration
 from training.fit import adapted_network, fit, fit_all, fold_folder, of_fold
 from training.history import HISTORY, read_history
 from training.mixture import mixture_of
 from training.module import AbdomenTraining
-from training.options import FitOptions, LossConfig, Machine, MixingConfig, PackOptions, Recipe
+from training.options import (
+    FitOptions,
+    LossConfig,
+    Machine,
+    MixingConfig,
+    PackOptions,
+    Recipe,
+    SweepHeadRecipe,
+)
 from training.pack import pack
 from training.runs import LAST, WEIGHTS, WholeCheckpoints
+from training.sweep_head import train
 from training.whole_stack import figures, judge_outline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -748,6 +763,59 @@ def test_cross_validation_is_the_shipped_pipelines_own(
     assert report["by_case"][case.facts.uuid] == pytest.approx({"fold": 0, **asdict(judged)})
 
 
+def test_answers_with_a_sweep_head_are_those_that_cross_validation_judged(
+    report: dict[str, Any],
+    cache: Cache,
+    base: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The default calibration is kept, and the head is taken, whatever six cases say by chance."""
+    clear = iter([False, True])
+    monkeypatch.setattr(calibration_room, "is_better", lambda _gain: next(clear))
+    runs = shutil.copytree(finished.parent, tmp_path / "runs")
+    place = [str(cache.folder), "--base", str(base), "--runs", str(runs)]
+    how = ["--device", "cpu", "--workers", "1", "--epochs", "3", "--rate", "0.1"]
+    assert main(["sweep-head", *place, *how]) == 0
+    told = json.loads((runs / "cross-validation.json").read_text())
+    assert told["column"] == WITH_HEAD and told["sweep_head"]["upon"] == "default"
+    pack(runs, base, tmp_path / "bundle", pack_options(merge=False))
+    bundle = load_bundle(tmp_path / "bundle")
+    assert f'the choice "{WITH_HEAD}"' in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+
+    cases = {case.facts.uuid: case for case in cache.cases}
+    known = {
+        uuid: HeldOut(
+            cases[uuid],
+            judged["fold"],
+            read_evidence(fold_folder(runs, judged["fold"]) / "out-of-fold" / f"{uuid}.npz"),
+        )
+        for uuid, judged in told["by_case"].items()
+    }
+    recipe = SweepHeadRecipe(epochs=3, rate=0.1)
+    others = [one.known for one in known.values() if one.fold == 1]
+    of_all = train([one.known for one in known.values()], Calibration(), recipe)
+    assert bundle.sweep_head is not None
+    for name, value in bundle.sweep_head.state_dict().items():
+        assert torch.equal(value, of_all.state_dict()[name])
+    uuid = next(uuid for uuid, one in known.items() if one.fold == 0)
+    number = int(uuid.removeprefix("case-"))
+    stack = make_case(number, optimal=number not in (1, 4))[0]
+    config = replace(bundle.config, selection=SelectionConfig())
+    plain = replace(bundle, config=config, sweep_head=None)
+    headed = replace(plain, sweep_head=train(others, Calibration(), recipe))
+    measured = measure(stack, headed, fail_soft=True)
+    judged = figures(judge_outline(cases[uuid], measured.frame, measured))  # type: ignore[arg-type]
+    assert told["by_case"][uuid] == pytest.approx({"fold": 0, **asdict(judged)})
+    without = measure(stack, plain, fail_soft=True).frame_scores
+    assert np.abs(measured.frame_scores - without).max() > 0.01
+
+    (runs / HEAD_WEIGHTS).write_bytes(b"another")
+    with pytest.raises(InputError, match="sweep-head"):
+        pack(runs, base, tmp_path / "other", pack_options(merge=False))
+
+
 def test_with_a_clear_gain_the_fit_is_packed_and_else_the_default(
     cache: Cache, tiny_network: AbdomenNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -760,7 +828,7 @@ def test_with_a_clear_gain_the_fit_is_packed_and_else_the_default(
     assert fitted.annotated != Calibration().annotated
     for is_clear, column, expected in ((False, "default", Calibration()), (True, HONEST, fitted)):
         monkeypatch.setattr(calibration_room, "is_better", lambda _gain, clear=is_clear: clear)
-        calibration, told = calibrate(held_out, lambda _fold: members)
+        calibration, told, _ = calibrate(held_out, lambda _fold: members)
         assert told["column"] == column
         assert calibration.annotated == expected.annotated
 

@@ -1,33 +1,71 @@
 """Fitting a calibration to stacks that a network never saw, and judging it on folds left out.
 
 The choice of the frame and the claims of an answer are two things. The choice keeps its default
-unless what other folds fit is clearly better. The claims are always fitted, and judged on each fold
-with what the other folds fitted.
+unless what other folds fit is clearly better, and a sweep head is added only where it is clearly
+better still. The claims are always fitted, and judged on each fold with what the other folds
+fitted.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from acouslic import selection
 from acouslic.calibration import Calibration
 from acouslic.engine import TorchEngine
-from acouslic.expected_score import Evidence, expected_score, posteriors
+from acouslic.expected_score import Evidence, Posteriors, expected_score, posteriors
 from acouslic.mask import Outline
 from acouslic.network import AbdomenNet
 from acouslic.segment import full_size, predict
 from acouslic.selection import SelectionConfig
+from acouslic.sweep_head import SweepHead
 from dataset.cache import CachedCase
 from evaluation.calibrate import KnownStack, Outcome, fit, fit_outcomes, variants
 from evaluation.intervals import mean_intervals
 from evaluation.reliability import calibration_error, roc_area
 from training.cards import HONEST
+from training.options import SweepHeadRecipe
+from training.sweep_head import log_losses, train
 from training.whole_stack import Figures, choose, figures, judge_outline
 
-DEFAULT, FITTED = "default", "fitted"
+DEFAULT, FITTED, WITH_HEAD = "default", "fitted", "with a sweep head"
+# The key of the report under which it tells of the head.
+SWEEP_HEAD = "sweep_head"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the frames of a stack are scored by."""
+
+    calibration: Calibration
+    """The numbers behind it."""
+    head: SweepHead | None = None
+    """What corrects the calibration's log odds."""
+
+    def belief(self, evidence: Evidence) -> Posteriors:
+        """What is to be believed of a stack."""
+        correction = None if self.head is None else self.head.correction(evidence)
+        return posteriors(evidence, self.calibration, correction=correction)
+
+    def scores(self, evidence: Evidence) -> np.ndarray:
+        """The expected scores of a stack's frames, (T,)."""
+        return expected_score(self.belief(evidence), self.calibration)
+
+
+class Calibrated(NamedTuple):
+    """What a bundle gets, and how good it is."""
+
+    calibration: Calibration
+    """The calibration to pack."""
+    report: dict[str, Any]
+    """Plain JSON, see `_scores`, with `claims`; where a head was tried, see `_with_head`."""
+    head: SweepHead | None
+    """The sweep head to pack; None where none was asked for, or none is clearly better."""
 
 
 @dataclass(frozen=True)
@@ -75,26 +113,24 @@ class Answers:
         self._outlines = selection.Outlines(self._logits_of, case.facts.spacing_mm[0], config)
         self._judged: dict[int, Figures] = {}
 
-    def answer(self, scores: np.ndarray, calibration: Calibration) -> Answer:
-        """The answer that these scores (T,) choose; the calibration says what it claims."""
+    def answer(self, scores: np.ndarray, choice: Choice) -> Answer:
+        """The answer that these scores (T,) choose; `choice` says what it claims."""
         case = self.held_out.case
         frame, outline = choose(case, scores, self._outlines)
         judged = self._figures(frame, outline)
-        return Answer(judged, frame, self._outcome(frame, outline, judged, calibration))
+        return Answer(judged, frame, self._outcome(frame, outline, judged, choice))
 
     def _figures(self, frame: int, outline: Outline) -> Figures:
         if frame not in self._judged:
             self._judged[frame] = figures(judge_outline(self.held_out.case, frame, outline))
         return self._judged[frame]
 
-    def _outcome(
-        self, frame: int, outline: Outline, judged: Figures, calibration: Calibration
-    ) -> Outcome:
-        facts, belief = self.held_out.case.facts, posteriors(self.held_out.evidence, calibration)
+    def _outcome(self, frame: int, outline: Outline, judged: Figures, choice: Choice) -> Outcome:
+        facts, belief = self.held_out.case.facts, choice.belief(self.held_out.evidence)
         reference_mm = facts.ac_mm[frame // (facts.n_frames // len(facts.ac_mm))]
         return Outcome(
             p_annotated=float(belief.annotated[frame]),
-            expected=float(expected_score(belief, calibration)[frame]),
+            expected=float(expected_score(belief, choice.calibration)[frame]),
             score=judged.score,
             annotated=bool(self.held_out.case.stack_quality()[frame]),
             ac_mm=outline.ac_mm,
@@ -109,70 +145,123 @@ class Answers:
 
 
 def calibrate(
-    held_out: Sequence[HeldOut], members_of: Callable[[int], Sequence[AbdomenNet]]
-) -> tuple[Calibration, dict[str, Any]]:
+    held_out: Sequence[HeldOut],
+    members_of: Callable[[int], Sequence[AbdomenNet]],
+    recipe: SweepHeadRecipe | None = None,
+) -> Calibrated:
     """Fit a calibration to held-out cases, and judge it fold by fold.
 
     Args:
         held_out: all cases, sorted by fold; a subject's cases are in one fold.
         members_of: gives a fold's networks, which never saw its cases.
-
-    Returns:
-        The calibration to pack, and the report: plain JSON, see `_scores`, with `claims`.
+        recipe: how a sweep head is trained; None tries none.
     """
-    stacks = [one.known for one in held_out]
-    folds = np.array([one.fold for one in held_out])
-    fitted_by_fold = {
-        fold: fit([stacks[k] for k in np.flatnonzero(folds != fold)])
-        for fold in sorted(set(folds.tolist()))
-    }
-    everything = fit(stacks)
+    choices = _fitted(held_out)
     answers = [
-        _answers(one, members_of(one.fold), fitted_by_fold[one.fold], everything)
+        _answers(one, members_of(one.fold), choices.by_fold[one.fold], choices.of_all)
         for one in held_out
     ]
-    subjects = [one.case.facts.subject for one in held_out]
-    report = _scores(answers, subjects)
-    column = report["column"]
-    outcomes = [by_name[column].outcome for by_name in answers]
+    report = _scores(answers, [one.case.facts.subject for one in held_out])
+    if report["column"] == DEFAULT:
+        default = Choice(Calibration())
+        choices = _Choices(default, dict.fromkeys(choices.by_fold, default))
+    if recipe is not None:
+        headed = _headed(held_out, choices, recipe)
+        for one, by_name in zip(held_out, answers, strict=True):
+            choice = headed[one.fold]
+            scores = choice.scores(one.evidence)
+            by_name[WITH_HEAD] = Answers(one, members_of(one.fold)).answer(scores, choice)
+        report = _with_head(report, held_out, answers, headed)
+        report[SWEEP_HEAD]["recipe"] = asdict(recipe)
+        if report["column"] == WITH_HEAD:
+            stacks, calibration = [one.known for one in held_out], choices.of_all.calibration
+            choices = _Choices(Choice(calibration, train(stacks, calibration, recipe)), headed)
+    return _claimed(held_out, [by_name[report["column"]] for by_name in answers], choices, report)
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """One way to choose, fitted to all cases and to all but a fold's."""
+
+    of_all: Choice
+    by_fold: Mapping[int, Choice]
+
+
+def _fitted(held_out: Sequence[HeldOut]) -> _Choices:
+    """What the calibration's fit gives."""
+    stacks = [one.known for one in held_out]
+    by_fold = {fold: Choice(fit(others)) for fold, others in _others(held_out).items()}
+    return _Choices(Choice(fit(stacks)), by_fold)
+
+
+def _headed(
+    held_out: Sequence[HeldOut], choices: _Choices, recipe: SweepHeadRecipe
+) -> dict[int, Choice]:
+    """A sweep head upon each fold's choice, trained on the other folds."""
+    headed = {}
+    for fold, others in tqdm(
+        _others(held_out).items(), unit="fold", disable=not sys.stderr.isatty()
+    ):
+        choice = choices.by_fold[fold]
+        headed[fold] = replace(choice, head=train(others, choice.calibration, recipe))
+    return headed
+
+
+def _others(held_out: Sequence[HeldOut]) -> dict[int, list[KnownStack]]:
+    """The stacks outside of each fold, by the fold."""
+    folds = sorted({one.fold for one in held_out})
+    known = [(one.fold, one.known) for one in held_out]
+    return {fold: [stack for other, stack in known if other != fold] for fold in folds}
+
+
+def _claimed(
+    held_out: Sequence[HeldOut],
+    answers: Sequence[Answer],
+    choices: _Choices,
+    report: dict[str, Any],
+) -> Calibrated:
+    """The calibration with what answers may claim, and the report with whether they hold it."""
+    outcomes = [answer.outcome for answer in answers]
     claims = []
-    for one, by_name in zip(held_out, answers, strict=True):
-        others = [outcomes[k] for k in np.flatnonzero(folds != one.fold)]
-        chosen_by = fitted_by_fold[one.fold] if column == HONEST else Calibration()
-        claims.append(_claims(one, by_name[column], fit_outcomes(others, chosen_by)))
-    calibration = fit_outcomes(outcomes, everything if column == HONEST else Calibration())
-    return calibration, report | {
-        "claims": _judged_claims(np.array(claims), [by_name[column] for by_name in answers]),
+    for one, answer in zip(held_out, answers, strict=True):
+        others = [o for other, o in zip(held_out, outcomes, strict=True) if other.fold != one.fold]
+        choice = choices.by_fold[one.fold]
+        choice = replace(choice, calibration=fit_outcomes(others, choice.calibration))
+        claims.append(_claims(one, answer, choice))
+    calibration = fit_outcomes(outcomes, choices.of_all.calibration)
+    more = {
+        "claims": _judged_claims(np.array(claims), answers),
         "cases": len(held_out),
-        "subjects": len(set(subjects)),
-        "folds": len(fitted_by_fold),
+        "subjects": len({one.case.facts.subject for one in held_out}),
+        "folds": len(choices.by_fold),
         "calibration": calibration.to_dict(),
         "by_case": {
-            one.case.facts.uuid: {"fold": one.fold, **asdict(by_name[column].figures)}
-            for one, by_name in zip(held_out, answers, strict=True)
+            one.case.facts.uuid: {"fold": one.fold, **asdict(answer.figures)}
+            for one, answer in zip(held_out, answers, strict=True)
         },
     }
+    return Calibrated(calibration, report | more, choices.of_all.head)
 
 
 def _answers(
-    one: HeldOut, members: Sequence[AbdomenNet], honest: Calibration, everything: Calibration
+    one: HeldOut, members: Sequence[AbdomenNet], honest: Choice, everything: Choice
 ) -> dict[str, Answer]:
     """A case's answers: by default, by the fits, by the honest fit without each of its parts."""
     answers = Answers(one, members)
-    default = Calibration()
+    default = Choice(Calibration())
     scores = {
-        DEFAULT: (expected_score(posteriors(one.evidence, default), default), default),
-        FITTED: (expected_score(posteriors(one.evidence, everything), everything), everything),
+        DEFAULT: (default.scores(one.evidence), default),
+        FITTED: (everything.scores(one.evidence), everything),
     }
-    for name, values in variants(one.evidence, honest).items():
+    for name, values in variants(one.evidence, honest.calibration).items():
         scores[HONEST if name == "expected score" else name] = (values, honest)
     return {name: answers.answer(*by_score) for name, by_score in scores.items()}
 
 
-def _claims(one: HeldOut, answer: Answer, calibration: Calibration) -> tuple[float, ...]:
+def _claims(one: HeldOut, answer: Answer, choice: Choice) -> tuple[float, ...]:
     """Confidence and p_annotated; whether annotated, with a reference, with that inside."""
-    belief = posteriors(one.evidence, calibration)
-    confidence = calibration.confidence(expected_score(belief, calibration)[answer.frame])
+    calibration = choice.calibration
+    confidence = calibration.confidence(choice.scores(one.evidence)[answer.frame])
     outcome = answer.outcome
     p_annotated = calibration.p_annotated(outcome.p_annotated)
     ac_mm = calibration.ac_scale * outcome.ac_mm
@@ -208,8 +297,51 @@ def _scores(answers: Sequence[Mapping[str, Answer]], subjects: Sequence[str]) ->
     }
 
 
+def _with_head(
+    report: Mapping[str, Any],
+    held_out: Sequence[HeldOut],
+    answers: Sequence[Mapping[str, Answer]],
+    headed: Mapping[int, Choice],
+) -> dict[str, Any]:
+    """The report with what sweep heads bring, each on the fold that it never saw.
+
+    Returns:
+        The same, with `scores` of answers with a head, and `sweep_head`: upon which column they
+        stand, their `gain` in score over it, and in the log loss of a stack (`log_loss`). `column`
+        is theirs only where the gain in score is above chance.
+    """
+    upon = report["column"]
+    subjects = [one.case.facts.subject for one in held_out]
+    names = [field.name for field in fields(Figures)]
+    before, after = (
+        np.array([astuple(by_name[name].figures) for by_name in answers])
+        for name in (upon, WITH_HEAD)
+    )
+    losses = np.array([_loss_pair(one, headed[one.fold]) for one in held_out])
+    losses = np.column_stack([losses, losses[:, 0] - losses[:, 1]])
+    told = {
+        "upon": upon,
+        "gain": _means(after - before, names, subjects),
+        "log_loss": _means(losses, ["without", "with", "gain"], subjects),
+    }
+    return {
+        **report,
+        "scores": {**report["scores"], WITH_HEAD: _means(after, names, subjects)},
+        "column": WITH_HEAD if is_better(told["gain"]) else upon,
+        SWEEP_HEAD: told,
+    }
+
+
+def _loss_pair(one: HeldOut, choice: Choice) -> tuple[float, float]:
+    """The log loss of a held-out stack without the head and with it."""
+    without, loss = (
+        float(log_losses([one.known], choice.calibration, head)[0]) for head in (None, choice.head)
+    )
+    return without, loss
+
+
 def is_better(gain: Mapping[str, Any]) -> bool:
-    """Whether a fitted choice takes the default's place: its gain in score is above chance."""
+    """Whether a choice takes another one's place: its gain in score is above chance."""
     return bool(gain["score"]["interval"][0] > 0)
 
 
@@ -252,6 +384,14 @@ def describe(report: Mapping[str, Any]) -> str:
         for name, value in report["claims"].items()
     ]
     lines.append(f"claims: {', '.join(claims)}")
+    if told := report.get(SWEEP_HEAD):
+        low, high = told["gain"]["score"]["interval"]
+        losses = {name: value["mean"] for name, value in told["log_loss"].items()}
+        lines.append(
+            f"sweep head: score {told['gain']['score']['mean']:+.3f} [{low:+.3f}, {high:+.3f}] "
+            f"over {told['upon']}; log loss of a stack {losses['without']:.3f}, with it "
+            f"{losses['with']:.3f}"
+        )
     lines.append(f"taken: {report['column']}")
     return "\n".join(lines)
 

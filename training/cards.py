@@ -103,7 +103,7 @@ what answers say of themselves, come from the other folds. No epoch was chosen o
 fold is judged on: each fold's weights are those after its last epoch.
 
 {_table(validation["scores"])}
-
+{_sweep_head(validation)}
 Packed: the choice "{validation["column"]}". What answers say of themselves, fitted on other folds:
 {_claims(validation["claims"])}.
 
@@ -121,6 +121,19 @@ def _mixed_in(provenance: Mapping[str, Any]) -> str:
         "phantoms; no figure below is about one of them |"
         for count, share in sorted(told)
     )
+
+
+def _sweep_head(validation: Mapping[str, Any]) -> str:
+    """What a sweep head that was tried has brought; nothing where none was."""
+    told = validation.get("sweep_head")
+    if told is None:
+        return ""
+    gain, losses = told["gain"]["score"], told["log_loss"]
+    return f"""
+Each fold was judged with a sweep head too, trained on the other folds: its gain in score over
+"{told["upon"]}" is {_interval(gain)}, and it takes the log loss of a stack from
+{losses["without"]["mean"]:.3f} to {losses["with"]["mean"]:.3f}.
+"""
 
 
 def card_of(provenance: Mapping[str, Any]) -> str:

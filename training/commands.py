@@ -1,7 +1,16 @@
 """The commands; each imports what it runs only when it runs."""
 
 from dataset.command import Command
-from training.options import Calibrate, CrossValidate, Demo, Fit, ImportFetalclip, Pack, Prepare
+from training.options import (
+    Calibrate,
+    CrossValidate,
+    Demo,
+    Fit,
+    ImportFetalclip,
+    Pack,
+    Prepare,
+    TrainSweepHead,
+)
 
 
 def prepare(options: Prepare) -> None:
@@ -61,6 +70,16 @@ def cross_validate(options: CrossValidate) -> None:
     cross_validate.cross_validate(*folders, device, options.where)
 
 
+def sweep_head(options: TrainSweepHead) -> None:
+    """Cross-validate with a head along each sweep too; `pack` takes it where it is better."""
+    from acouslic.engine import choose_device
+    from training import cross_validate
+
+    device = choose_device(options.device)
+    folders = options.cache, options.base, options.runs
+    cross_validate.cross_validate(*folders, device, options.where, options.recipe)
+
+
 def calibrate(options: Calibrate) -> None:
     """Fit a bundle's calibration to labelled cases that it never saw; its weights stay."""
     from training import recalibrate
@@ -81,6 +100,7 @@ COMMANDS: dict[str, Command] = {
     "import-fetalclip": import_fetalclip,
     "fit": fit,
     "cross-validate": cross_validate,
+    "sweep-head": sweep_head,
     "calibrate": calibrate,
     "pack": pack,
 }

@@ -1,5 +1,7 @@
 """`cross-validate`: every case judged by the one network that never saw it; a calibration fitted.
 
+`sweep-head` does the same, and tries a head along each sweep besides.
+
 The stages that ship make each prediction, and what they say of every frame is kept beside the run.
 The calibration is fitted on it, and judged fold by fold with what the other folds fitted. The
 default gives way only to a fit that is clearly better. No epoch is chosen on the cases that a fold
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from acouslic import files, selection
 from acouslic.errors import InputError
@@ -27,15 +30,18 @@ from dataset.cache import CachedCase, open_cache
 from dataset.jobs import FileJobs
 from training.adapters import add_lora, merge_lora
 from training.base import base_sha256, load_base
-from training.calibration import HeldOut, calibrate, describe
+from training.calibration import SWEEP_HEAD, HeldOut, calibrate, describe
 from training.fit import fold_folder
+from training.options import SweepHeadRecipe
 from training.provenance import code_version
 from training.runs import OPTIONS, WEIGHTS, load_weights
 from training.whole_stack import predict_case, tissue_of
 
-REPORT = "cross-validation.json"
+REPORT, HEAD_WEIGHTS = "cross-validation.json", "sweep-head.safetensors"
 # What is found in every report of ours, and in no other file of that name.
 REPORT_MARK = '"calibration"'
+# The name of a tensor in every sweep head.
+HEAD_MARK = "frame_odds.weight"
 OUT_OF_FOLD = "out-of-fold"
 # The name of an array in every file of evidence.
 EVIDENCE_MARK = "goodness.npy"
@@ -46,9 +52,16 @@ log = logging.getLogger(__name__)
 
 
 def cross_validate(
-    cache_folder: Path, base: Path, runs: Path, device: torch.device, backend: Backend
+    cache_folder: Path,
+    base: Path,
+    runs: Path,
+    device: torch.device,
+    backend: Backend,
+    recipe: SweepHeadRecipe | None = None,
 ) -> dict[str, Any]:
     """Judge all cases out of fold, fit the calibration, and write `runs`/cross-validation.json.
+
+    Where a sweep head is tried and clearly better, it is written beside the report; else none is.
 
     What the same weights said of a case before, with the same code, is not computed again.
 
@@ -58,6 +71,7 @@ def cross_validate(
         runs: the folder of all folds' runs.
         device: what computes.
         backend: where.
+        recipe: how a sweep head is trained; None tries none.
 
     Returns:
         What is written, see `calibrate`.
@@ -67,6 +81,7 @@ def cross_validate(
         OutputError: a file of that name is not such a report.
     """
     files.refuse_foreign_file(runs / REPORT, REPORT_MARK, "a cross-validation")
+    files.refuse_foreign_file(runs / HEAD_WEIGHTS, HEAD_MARK, "a sweep head")
     jobs = _evidences(cache_folder, base, runs, device)
     finish(jobs, backend, Needs(device.type == "cuda", MEMORY_MIB), "cases")
     cases = {case.facts.uuid: case for case in open_cache(cache_folder).cases}
@@ -74,7 +89,12 @@ def cross_validate(
         HeldOut(cases[uuid], fold, read_evidence(jobs.result(uuid)))
         for uuid, fold in jobs.folds.items()
     ]
-    report = calibrate(held_out, _Networks(runs, base, device).of)[1]
+    _, report, head = calibrate(held_out, _Networks(runs, base, device).of, recipe)
+    (runs / HEAD_WEIGHTS).unlink(missing_ok=True)
+    if head is not None:
+        with files.new_file(runs / HEAD_WEIGHTS) as partial:
+            save_file(head.state_dict(), partial)
+        report[SWEEP_HEAD]["sha256"] = files.sha256(runs / HEAD_WEIGHTS)
     files.write_json(runs / REPORT, report)
     log.info("%s", describe(report))
     return report

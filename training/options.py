@@ -175,6 +175,24 @@ class FitOptions:
 
 
 @dataclass(frozen=True)
+class SweepHeadRecipe:
+    """How a sweep head is trained."""
+
+    epochs: int = 60
+    """Times that each stack is gone through."""
+    batch_size: int = 16
+    """Stacks a step."""
+    rate: float = 3e-3
+    """Highest learning rate, after a warm-up; then it falls as a cosine."""
+    weight_decay: float = 0.1
+    """AdamW's weight decay, of matrices only."""
+    channels: int = 16
+    """Channels of each of its five layers."""
+    seed: int = 0
+    """Seed of first weights and of the order of stacks."""
+
+
+@dataclass(frozen=True)
 class PackOptions:
     """Which folds become a bundle, and how."""
 
@@ -290,6 +308,22 @@ class CrossValidate:
     """Folder of all folds' runs, the --output of `fit`; cross-validation.json goes there."""
     device: Device = "auto"
     """What computes; auto takes a GPU where there is one."""
+    where: Annotated[Backend, INLINE] = field(default_factory=Backend)
+
+
+@dataclass(frozen=True)
+class TrainSweepHead:
+    """`sweep-head`."""
+
+    cache: Annotated[Path, POSITIONAL]
+    """Training cache that the folds were trained on."""
+    base: Path
+    """Base, or bundle, that the folds were trained on."""
+    runs: Path
+    """Folder of all folds' runs; cross-validation.json there is written anew, with the head."""
+    recipe: Annotated[SweepHeadRecipe, INLINE] = field(default_factory=SweepHeadRecipe)
+    device: Device = "auto"
+    """What computes the networks; auto takes a GPU where there is one."""
     where: Annotated[Backend, INLINE] = field(default_factory=Backend)
 
 

@@ -10,15 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from acouslic import files
 from acouslic.bundle import BUNDLE, load_bundle, save_bundle
 from acouslic.calibration import Calibration
 from acouslic.errors import InputError
+from acouslic.sweep_head import SweepHead, SweepHeadConfig
 from training.adapters import merge_lora
 from training.base import NO_LICENCE, TORCH_TYPES, load_base
-from training.calibration import with_calibration
+from training.calibration import SWEEP_HEAD, WITH_HEAD, with_calibration
 from training.cards import model_card
-from training.cross_validate import REPORT, read_options, trained_folds, trained_network
+from training.cross_validate import (
+    HEAD_WEIGHTS,
+    REPORT,
+    read_options,
+    trained_folds,
+    trained_network,
+)
 from training.mixture import MIXED_IN
 from training.options import PackOptions
 from training.provenance import code_version
@@ -40,7 +49,7 @@ def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
         options: which folds, and how.
 
     Raises:
-        InputError: a fold or the report is missing, or an ensemble is to be merged.
+        InputError: a fold, the report or its sweep head is missing, or an ensemble is to be merged.
         OutputError: `output` holds something else, or a bundle that is not to be replaced.
     """
     if options.merge and len(options.folds) > 1:
@@ -65,6 +74,7 @@ def pack(runs: Path, base: Path, output: Path, options: PackOptions) -> None:
         lora=None if options.merge else lora,
         provenance=provenance,
         card=model_card(provenance),
+        sweep_head=_sweep_head(runs, report),
         dtype=TORCH_TYPES[options.dtype],
         overwrite=options.overwrite,
     )
@@ -82,6 +92,22 @@ def _read_report(runs: Path) -> dict[str, Any]:
             advice="run `python -m training cross-validate` first: it fits the calibration",
         ) from error
     return report
+
+
+def _sweep_head(runs: Path, report: dict[str, Any]) -> SweepHead | None:
+    """The sweep head that the report found clearly better; None where it found none."""
+    if report["column"] != WITH_HEAD:
+        return None
+    told, path = report[SWEEP_HEAD], runs / HEAD_WEIGHTS
+    if not path.is_file() or files.sha256(path) != told["sha256"]:
+        raise InputError(
+            expected=f"the sweep head of {REPORT} in {path}",
+            found="another one" if path.is_file() else "no such file",
+            advice="run `python -m training sweep-head` again",
+        )
+    head = SweepHead(SweepHeadConfig(told["recipe"]["channels"]))
+    head.load_state_dict(load_file(path))
+    return head
 
 
 def _chosen(folders: Sequence[Path], folds: Sequence[int]) -> list[Path]:

@@ -50,7 +50,11 @@ def recalibrate(options: Calibrate) -> dict[str, Any]:
             in_parts(cache.cases, options.parts), unit="case", disable=not sys.stderr.isatty()
         )
     ]
-    calibration, report = calibrate(held_out, lambda _part: bundle.members)
+    if bundle.sweep_head is not None:
+        log.warning(
+            "%s has a sweep head, which was trained upon its calibration: left out", bundle.id
+        )
+    calibration, report, _ = calibrate(held_out, lambda _part: bundle.members)
     log.info("%s", describe(report))
     provenance = dict(bundle.provenance)
     # What was fitted to other cases before, and told of them, is not this bundle's any more.

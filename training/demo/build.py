@@ -403,7 +403,7 @@ def _calibrate(
         HeldOut(case, part, case_evidence(case, networks))
         for case, part in in_parts(held_out, CALIBRATION_PARTS)
     ]
-    calibration, report = calibrate(known, lambda _part: networks)
+    calibration, report, _ = calibrate(known, lambda _part: networks)
     log.info("%s", describe(report))
     return calibration, {key: value for key, value in report.items() if key != "by_case"}
 
