@@ -37,6 +37,7 @@ __all__ = [
     "LengthError",
     "PixelTypeError",
     "read_array",
+    "read_filled_frames",
     "read_frames",
     "read_header",
     "write_frames",
@@ -128,6 +129,30 @@ def read_frames(path: Path, header: Header) -> Iterator[np.ndarray]:
             frame = np.empty(header.shape[1:], np.uint8)
             pixels.fill(frame)
             yield frame
+
+
+def read_filled_frames(path: Path, header: Header) -> dict[int, np.ndarray]:
+    """Read a volume a frame at a time, and keep the frames that are not all zero.
+
+    Args:
+        path: the file.
+        header: its header, of three dimensions.
+
+    Returns:
+        (H, W) uint8, by the frame's index.
+
+    Raises:
+        InputError: the pixels are damaged.
+    """
+    filled = {}
+    # One array for all: the system would have to find and clear memory for each anew.
+    frame = np.empty(header.shape[1:], np.uint8)
+    with _Pixels.of(path, header) as pixels:
+        for index in range(header.shape[0]):
+            pixels.fill(frame)
+            if frame.any():
+                filled[index] = frame.copy()
+    return filled
 
 
 def write_frames(path: Path, frames: Iterable[np.ndarray], geometry: Geometry) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from acouslic.challenge import LABELS, SWEEPS, Quality, quality_of_labels
 from acouslic.errors import InputError
-from acouslic.metaimage import read_frames, read_header
+from acouslic.metaimage import read_filled_frames, read_header
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,18 @@ class Labels:
 
     def quality_of(self, frame: int) -> Quality:
         """How well a frame suits the measurement; one that mixes labels counts as the better."""
-        labels = self.frame(frame)
-        present = [label for label in LABELS if (labels == label).any()]
-        return Quality(quality_of_labels(np.array([0, *present])).max())
+        return self._qualities.get(frame, Quality.NONE)
+
+    @cached_property
+    def _qualities(self) -> Mapping[int, Quality]:
+        """Of the frames that are not empty; the metrics ask for each many times."""
+        return {frame: _quality(labels) for frame, labels in self.frames.items()}
 
     def quality(self) -> np.ndarray:
         """The quality of every frame, (T,) uint8."""
         quality = np.zeros(self.n_frames, np.uint8)
-        for frame in self.frames:
-            quality[frame] = self.quality_of(frame)
+        for frame, value in self._qualities.items():
+            quality[frame] = value
         return quality
 
     def problems(self) -> list[str]:
@@ -108,10 +111,15 @@ def read_labels(path: Path, shape: tuple[int, ...] | None = None) -> Labels:
             found=f"{header.shape} in {path}",
             advice="give the labels of this stack",
         )
-    volume = enumerate(read_frames(path, header))
-    frames = {index: frame for index, frame in volume if frame.any()}
     n_frames, rows, columns = header.shape
+    frames = read_filled_frames(path, header)
     return Labels(n_frames, (rows, columns), frames, header.geometry.spacing_mm)
+
+
+def _quality(labels: np.ndarray) -> Quality:
+    """The best quality in a frame's labels (H, W)."""
+    present = [label for label in LABELS if (labels == label).any()]
+    return Quality(quality_of_labels(np.array([0, *present])).max())
 
 
 def _some(frames: list[int]) -> str:

@@ -7,7 +7,13 @@ import pytest
 import SimpleITK as sitk
 
 from acouslic.errors import InputError
-from acouslic.metaimage import Geometry, read_frames, read_header, write_frames
+from acouslic.metaimage import (
+    Geometry,
+    read_filled_frames,
+    read_frames,
+    read_header,
+    write_frames,
+)
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 5, 7), np.uint8)
 # A rotation that is not its own inverse: the axes are the columns.
@@ -34,14 +40,24 @@ def test_frames_of_simpleitks_file_are_read_one_by_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames, FRAMES)
 
 
+def test_of_a_volume_the_frames_that_are_not_empty_are_kept(tmp_path: Path) -> None:
+    volume = np.zeros((9, 5, 7), np.uint8)
+    volume[[2, 6]] = FRAMES[:2]
+    write_frames(tmp_path / "a.mha", volume, Geometry.plain(1.0))
+    filled = read_filled_frames(tmp_path / "a.mha", read_header(tmp_path / "a.mha"))
+    assert list(filled) == [2, 6]
+    np.testing.assert_array_equal(list(filled.values()), FRAMES[:2])
+
+
 def test_a_volume_that_ends_early_or_is_damaged_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.mha"
     write_frames(path, FRAMES, Geometry.plain(1.0))
     header = read_header(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-30])
-    with pytest.raises(InputError, match="ends early"):
-        list(read_frames(path, header))
+    for read in (read_filled_frames, read_frames):
+        with pytest.raises(InputError, match="ends early"):
+            list(read(path, header))
     path.write_bytes(whole[: header.pixels_at] + b"no stream" * 20)
     with pytest.raises(InputError, match="3 whole frames"):
         list(read_frames(path, header))
