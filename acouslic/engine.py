@@ -6,11 +6,14 @@ bundle are PyTorch's: another engine converts them when it is made.
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from typing import NamedTuple, Protocol
 
 import torch
+from torch import nn
+from torch.nn import functional
 
 from acouslic.engine_names import EngineName, Precision, PrecisionName
 from acouslic.errors import InputError
@@ -24,7 +27,13 @@ NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "_ALLOC_FA
 # more time a frame.
 TORCH_BATCH = 16
 log = logging.getLogger(__name__)
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Calls before a batch is recorded, as PyTorch's notes on CUDA graphs have them: in the first ones
+# its libraries choose their kernels.
+_REHEARSALS = 3
+# What a recorded batch may differ by from one that is computed step by step: far more than another
+# order of additions makes in half precision, far less than a batch that was mixed up.
+_RECORDED_ALIKE = 0.05
 
 
 class Outputs(NamedTuple):
@@ -77,12 +86,21 @@ class TorchEngine:
 
         Args:
             members: networks in evaluation mode, on one device.
-            precision: what PyTorch casts to, but for the last, decisive step; auto: float16 on a
-                GPU (a T4 has no bfloat16), float32 on a CPU. In float32 the caller's own autocast
-                is left as it is.
+            precision: what they are computed in, but for the quality head's last, decisive steps;
+                auto: float16 on a GPU (a T4 has no bfloat16), float32 on a CPU. In float32 the
+                caller's own autocast is left as it is.
         """
         self.members, self.mask_size = tuple(members), members[0].decoder.size
         self.precision: Precision = precision if precision != "auto" else self._usual_precision()
+        # Weights that are still trained are cast in every layer; those of other architectures too,
+        # as tests compare half weights on this project's own.
+        self._is_settled = all(
+            member.config.is_own and not any(p.requires_grad for p in member.parameters())
+            for member in members
+        )
+        self._half: tuple[AbdomenNet, ...] = ()
+        self._recorded: RecordedBatch | None = None
+        self._may_record = True
 
     def _usual_precision(self) -> Precision:
         return "fp16" if self.device.type == "cuda" else "fp32"
@@ -95,22 +113,45 @@ class TorchEngine:
     def compute(self, grid: torch.Tensor, *, exact: bool = False) -> Outputs:
         """See `Engine`."""
         images = normalise(grid.to(self.device), self.members[0].config.intensity)
-        with self._casts(exact=exact):
-            return mean_output(self.members, images)
-
-    def _casts(self, *, exact: bool) -> AbstractContextManager[object]:
         if exact:
-            return torch.autocast(self.device.type, enabled=False)
+            with torch.autocast(self.device.type, enabled=False):
+                return mean_output(self.members, images)
+        is_recordable = self.device.type == "cuda" and len(images) <= self.batch_size
+        if is_recordable and self._is_settled:
+            return self._compute_recorded(images)
+        return self._compute(images)
+
+    def _compute(self, images: torch.Tensor) -> Outputs:
+        """What `compute` gives for images (N, 3, S, S), step by step."""
         if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, _AUTOCAST[self.precision])
+            return mean_output(self.members, images)
+        dtype = _HALF[self.precision]
+        if not self._is_settled:
+            with torch.autocast(self.device.type, dtype):
+                return mean_output(self.members, images)
+        # Made here, where a memory that is too small for them is one that is too small for frames.
+        self._half = self._half or tuple(with_half_weights(x, dtype) for x in self.members)
+        return mean_output(self._half, images.to(dtype))
+
+    def _compute_recorded(self, images: torch.Tensor) -> Outputs:
+        """The same, by a recorded batch where that can be made and gives the same."""
+        if self._may_record:
+            self._may_record = False
+            batch = functional.pad(images, (0, 0) * 3 + (0, self.batch_size - len(images)))
+            try:
+                recorded = RecordedBatch(self._compute, batch)
+                if recorded.is_right(self._compute, batch):
+                    self._recorded = recorded
+            except RuntimeError as error:
+                log.info("no batch can be recorded (%s)", _first_line(str(error)))
+        return self._recorded(images) if self._recorded else self._compute(images)
 
     @contextmanager
     def on_cpu(self) -> Iterator[None]:
         """See `Engine`; afterwards the members are back, as the next stack may find a free GPU."""
         device, precision = self.device, self.precision
         try:
-            self.precision = "fp32"
+            self.precision, self._half, self._recorded = "fp32", (), None
             for member in self.members:
                 member.cpu()
             torch.cuda.empty_cache()
@@ -119,6 +160,65 @@ class TorchEngine:
             self.precision = precision
             for member in self.members:
                 member.to(device)
+
+
+class RecordedBatch:
+    """A batch whose kernels a GPU has recorded, and starts all at once: a CUDA graph.
+
+    Started one by one they may take longer to start than to compute. All it needs lies where it lay
+    when it was recorded: images are copied there, and outputs from there.
+    """
+
+    def __init__(self, compute: Callable[[torch.Tensor], Outputs], images: torch.Tensor) -> None:
+        """Record what `compute` does with images; see PyTorch's notes on CUDA graphs.
+
+        Raises:
+            RuntimeError: something in it cannot be recorded, or memory is too small.
+        """
+        self._images = torch.zeros_like(images)
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_REHEARSALS):
+                compute(self._images)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        # Of a server, another thread may use the GPU meanwhile.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._outputs = compute(self._images)
+
+    def __call__(self, images: torch.Tensor) -> Outputs:
+        """The outputs for as many images as were recorded, or fewer."""
+        self._images[: len(images)].copy_(images)
+        self._graph.replay()
+        quality, mask_logits = (output[: len(images)].clone() for output in self._outputs)
+        return Outputs(quality, mask_logits)
+
+    def is_right(self, compute: Callable[[torch.Tensor], Outputs], images: torch.Tensor) -> bool:
+        """Whether it gives of images, not those it was recorded with, what `compute` gives."""
+        pairs = zip(self(images), compute(images), strict=True)
+        return all(
+            torch.allclose(found, expected, rtol=_RECORDED_ALIKE, atol=_RECORDED_ALIKE)
+            for found, expected in pairs
+        )
+
+
+def with_half_weights(network: AbdomenNet, dtype: torch.dtype) -> AbdomenNet:
+    """A copy of a network whose trunk and decoder have half the bytes, and compute in them.
+
+    Norms' statistics and the quality head stay float32: a variance may exceed what float16 holds,
+    and the head's last steps decide.
+
+    Args:
+        network: this project's own, on any device; it takes images of `dtype` afterwards.
+        dtype: float16 or bfloat16.
+    """
+    half = deepcopy(network).to(dtype)
+    half.quality_head.float()
+    for module in half.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.float()
+    return half
 
 
 def mean_output(members: Sequence[AbdomenNet], images: torch.Tensor) -> Outputs:
@@ -167,8 +267,10 @@ def _gpu_problem() -> str | None:
         warnings.simplefilter("always")
         try:
             if torch.cuda.is_available():
-                # A GPU that this PyTorch has no code for fails at the first sum.
-                (torch.ones(1, device="cuda") + 1).item()
+                # A GPU that this PyTorch has no code for fails at the first sum, one whose driver
+                # does not fit its libraries at the first convolution or product.
+                square = torch.ones(1, 1, 8, 8, device="cuda", dtype=torch.float16)
+                (functional.conv2d(square, square[..., :1, :1]) @ square).sum().item()
                 return None
         except RuntimeError as error:
             return _first_line(str(error))

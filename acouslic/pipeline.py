@@ -135,7 +135,8 @@ def _measure(stack: Stack, bundle: Bundle, rule: Rule | None) -> tuple[Measureme
     clock = _Clock()
     with clock.stage("preprocess"):
         tissue = stack.tissue
-        grid = to_grid(stack.frames[tissue], bundle.config.network.trunk.image_size)
+        size, device = bundle.config.network.trunk.image_size, bundle.engine.device
+        grid = to_grid(stack.frames, size, np.flatnonzero(tissue), device)
     with clock.stage("network"):
         prediction = predict(bundle.engine, grid, tissue, cpu_too=bundle.cpu_too)
     with clock.stage("selection"):

@@ -4,6 +4,7 @@ A frame (H, W) is padded with zeros on both sides to a square and resized to (S,
 own preprocessing does.
 """
 
+import logging
 from functools import lru_cache
 from typing import Literal
 
@@ -26,6 +27,8 @@ USUAL_MEAN, USUAL_STD = 30.0, 29.0
 # Added to a frame's own standard deviation, in grey levels, so that an all but empty frame does not
 # become one of noise.
 STD_FLOOR = 2.0
+CPU = torch.device("cpu")
+log = logging.getLogger(__name__)
 
 
 def padding(shape: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -36,25 +39,63 @@ def padding(shape: tuple[int, int]) -> tuple[int, int, int, int]:
     return left, side - columns - left, top, side - rows - top
 
 
-def to_grid(frames: np.ndarray, size: int) -> torch.Tensor:
+def to_grid(
+    frames: np.ndarray, size: int, chosen: np.ndarray | None = None, device: torch.device = CPU
+) -> torch.Tensor:
     """Bring frames to the network's grid: bicubic, antialiased.
 
     Args:
-        frames: (N, H, W) uint8.
+        frames: (T, H, W) uint8.
         size: side of the grid.
+        chosen: the indices of those that are wanted, (N,); None: all.
+        device: where they are resized, and stay; what fails there is done on the CPU.
 
     Returns:
         (N, size, size) uint8.
     """
+    chosen = np.arange(len(frames)) if chosen is None else chosen
+    if device.type != "cpu":
+        try:
+            return _to_grid(frames, size, chosen, device)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            log.warning("%s does not resize frames (%s); the CPU does", device.type, reason)
+    return _to_grid(frames, size, chosen, CPU)
+
+
+def _to_grid(
+    frames: np.ndarray, size: int, chosen: np.ndarray, device: torch.device
+) -> torch.Tensor:
+    """See `to_grid`. A GPU resizes some frames while the next ones are made ready for it."""
     pad = padding(frames.shape[1:3])
-    grid = torch.empty((len(frames), size, size), dtype=torch.uint8)
-    for start in range(0, len(frames), CHUNK):
-        square = functional.pad(torch.from_numpy(frames[start : start + CHUNK]), pad)[:, None]
-        resized = functional.interpolate(
-            square, size=(size, size), mode="bicubic", antialias=True, align_corners=False
-        )
-        grid[start : start + CHUNK] = resized[:, 0]
+    grid = torch.empty((len(chosen), size, size), dtype=torch.uint8, device=device)
+    for start in range(0, len(chosen), CHUNK):
+        part = torch.from_numpy(frames[chosen[start : start + CHUNK]])
+        if device.type != "cpu":
+            part = part.pin_memory().to(device, non_blocking=True)
+        square = functional.pad(part, pad)[:, None]
+        grid[start : start + CHUNK] = resized(square, size, by_integers=device.type == "cpu")[:, 0]
     return grid
+
+
+def resized(square: torch.Tensor, size: int, *, by_integers: bool) -> torch.Tensor:
+    """Resize square images: bicubic, antialiased.
+
+    Args:
+        square: (N, 1, L, L) uint8.
+        size: the new side.
+        by_integers: whether by PyTorch's kernel for integers, which a GPU has not; by float32 a
+            tenth of noise comes out one grey level higher or lower, and up to three at edges from
+            black to white.
+
+    Returns:
+        (N, 1, size, size) uint8.
+    """
+    source = square if by_integers else square.float()
+    result = functional.interpolate(
+        source, size=(size, size), mode="bicubic", antialias=True, align_corners=False
+    )
+    return result if by_integers else result.round().clamp(0, 255).to(torch.uint8)
 
 
 def normalise(grid: torch.Tensor, intensity: Intensity) -> torch.Tensor:

@@ -23,8 +23,6 @@ from acouslic.stack import Stack, sweep_slices
 from dataset.labels import Labels
 
 FORMAT = 2
-# Frames shrunk at a time: 27 MB of grey levels, 107 MB as float32.
-CHUNK_FRAMES = 64
 CACHE_FILE, CASE_FILE = "cache.json", "case.json"
 # What is found in every cache.json of ours, and in no other file of that name.
 CACHE_MARK = '"simulated"'
@@ -280,17 +278,9 @@ def _write_arrays(folder: Path, stack: Stack, labels: Labels, size: int) -> None
     np.save(folder / "frame_index.npy", kept)
     np.save(folder / "quality.npy", quality[kept])
     np.save(folder / "sweep.npy", sweep[kept])
-    np.save(folder / "frames.npy", _shrunk(stack.frames, kept, size))
+    np.save(folder / "frames.npy", to_grid(stack.frames, size, kept).numpy())
     covers = np.zeros((len(annotated), *labels.frame_shape), np.uint8)
     for row, frame in enumerate(annotated.tolist()):
         covers[row] = labels.frame(frame) > 0
-    np.save(folder / "masks.npy", _shrunk(covers * 255, np.arange(len(covers)), size))
+    np.save(folder / "masks.npy", to_grid(covers * 255, size).numpy())
     np.savez_compressed(folder / "truth.npz", packed=np.packbits(covers, axis=-1))
-
-
-def _shrunk(frames: np.ndarray, chosen: np.ndarray, size: int) -> np.ndarray:
-    small = np.empty((len(chosen), size, size), np.uint8)
-    for start in range(0, len(chosen), CHUNK_FRAMES):
-        part = chosen[start : start + CHUNK_FRAMES]
-        small[start : start + len(part)] = to_grid(frames[part], size).numpy()
-    return small

@@ -67,7 +67,8 @@ def explain(stack: Stack, bundle: Bundle) -> Explanation:
         raise stack.oddity
     config = bundle.config.selection
     tissue = stack.tissue
-    grid = to_grid(stack.frames[tissue], bundle.config.network.trunk.image_size)
+    size, device = bundle.config.network.trunk.image_size, bundle.engine.device
+    grid = to_grid(stack.frames, size, np.flatnonzero(tissue), device)
     prediction = predict(bundle.engine, grid, tissue, cpu_too=bundle.cpu_too)
     belief = believe(prediction, tissue, config, bundle.sweep_head)
     scores = expected_score(belief, config.calibration)

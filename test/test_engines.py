@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,14 @@ from acouslic import openvino_engine
 from acouslic.bundle import load_bundle, with_engine
 from acouslic.challenge import SPACING_MM
 from acouslic.command import DEMO_BUNDLE
-from acouslic.engine import TorchEngine, choose_device
+from acouslic.engine import Outputs, TorchEngine, choose_device, with_half_weights
 from acouslic.engine_names import Precision
 from acouslic.errors import InputError
 from acouslic.metaimage import Geometry
 from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
 from acouslic.openvino_engine import OpenVinoEngine
 from acouslic.pipeline import measure
-from acouslic.preprocess import to_grid
+from acouslic.preprocess import normalise, to_grid
 from acouslic.segment import predict
 from acouslic.stack import Stack
 
@@ -73,19 +75,125 @@ def test_both_engines_agree_on_a_vit_l_14(frames: np.ndarray) -> None:
     assert torch.allclose(found.mask_logits, expected.mask_logits, atol=LOGIT)
 
 
+@pytest.mark.parametrize("is_trained", [True, False], ids=["cast in each layer", "half weights"])
 @pytest.mark.parametrize("precision", HALF)
 def test_half_precision_is_near_float32(
-    tiny_bundle: Path, frames: np.ndarray, precision: Precision
+    tiny_bundle: Path, frames: np.ndarray, precision: Precision, *, is_trained: bool
 ) -> None:
     """On a CPU, which computes half precision as a GPU does, but slowly."""
     members, grid = load_bundle(tiny_bundle).members, to_grid(frames[::2], 32)
+    members[0].requires_grad_(is_trained)
     with torch.inference_mode():
         expected = TorchEngine(members).compute(grid)
-        found = TorchEngine(members, precision).compute(grid)
+        engine = TorchEngine(members, precision)
+        found = engine.compute(grid)
+    assert bool(engine._half) != is_trained
     assert not torch.equal(found.mask_logits, expected.mask_logits)
     quality, logit = HALF[precision]
     assert torch.allclose(found.quality, expected.quality, atol=quality)
     assert torch.allclose(found.mask_logits, expected.mask_logits, atol=logit)
+
+
+def test_half_weights_leave_statistics_and_head_in_float32(tiny_bundle: Path) -> None:
+    (network,) = load_bundle(tiny_bundle).members
+    half = with_half_weights(network, torch.float16)
+    kept = {name for name, tensor in half.state_dict().items() if tensor.dtype == torch.float32}
+    assert {name.partition(".")[0] for name in kept} == {"decoder", "quality_head"}
+    assert {name for name in half.state_dict() if name.endswith("running_var")} <= kept
+    assert "decoder.logit.1.weight" not in kept
+    assert all(tensor.dtype != torch.float16 for tensor in network.state_dict().values())
+
+
+# ---- a recorded batch: a GPU's, whose part a CPU plays
+
+
+@contextmanager
+def played_gpu(monkeypatch: pytest.MonkeyPatch, engine: TorchEngine) -> Iterator[list[Any]]:
+    """CUDA's graphs, which compute anew what they recorded; gives the batches that were played."""
+    plain, computed, played = engine._compute, [], []
+
+    def compute(images: torch.Tensor) -> Outputs:
+        computed.append((images, plain(images)))
+        return computed[-1][1]
+
+    class Graph:
+        images: torch.Tensor
+        outputs: Outputs
+
+        def replay(self) -> None:
+            played.append(self.images.clone())
+            for kept, new in zip(self.outputs, plain(self.images), strict=True):
+                kept.copy_(new)
+
+    @contextmanager
+    def record(graph: Graph, capture_error_mode: str) -> Iterator[None]:
+        yield
+        graph.images, graph.outputs = computed[-1]
+
+    stream = SimpleNamespace(wait_stream=lambda _other: None)
+    monkeypatch.setattr(engine, "_compute", compute)
+    for name, fake in {
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": nullcontext,
+        "CUDAGraph": Graph,
+        "graph": record,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    with torch.inference_mode():
+        yield played
+
+
+def test_a_batch_is_recorded_once_and_the_last_one_is_filled_up(
+    tiny_bundle: Path, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TorchEngine(load_bundle(tiny_bundle).members, "fp16")
+    images = normalise(to_grid(frames[::2], 32), engine.members[0].config.intensity)
+    with torch.inference_mode():
+        expected = engine._compute(images)
+    engine.batch_size = 4
+    with played_gpu(monkeypatch, engine) as played:
+        first, last = engine._compute_recorded(images[:4]), engine._compute_recorded(images[4:])
+    assert [len(batch) for batch in played] == [4, 4, 4]
+    for output, parts in zip(expected, zip(first, last, strict=True), strict=True):
+        assert torch.allclose(torch.cat(parts), output, atol=HALF["fp16"][1])
+
+
+def test_what_cannot_be_recorded_is_computed_step_by_step(
+    tiny_bundle: Path,
+    frames: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    engine = TorchEngine(load_bundle(tiny_bundle).members)
+    images = normalise(to_grid(frames[::2], 32), engine.members[0].config.intensity)
+    expected = engine._compute(images)
+    with played_gpu(monkeypatch, engine) as played:
+
+        def refuse(_graph: object, capture_error_mode: str) -> Any:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+        monkeypatch.setattr(torch.cuda, "graph", refuse)
+        found = [engine._compute_recorded(images) for _ in range(2)]
+    assert not played
+    assert all(torch.equal(output.mask_logits, expected.mask_logits) for output in found)
+    (record,) = caplog.records
+    assert record.message.endswith("(operation not permitted when stream is capturing)")
+
+
+def test_a_recorded_batch_that_answers_otherwise_is_not_used(
+    tiny_bundle: Path, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one would that keeps answering for the images it was recorded with."""
+    engine = TorchEngine(load_bundle(tiny_bundle).members)
+    images = normalise(to_grid(frames[::2], 32), engine.members[0].config.intensity)
+    expected = engine._compute(images)
+    with played_gpu(monkeypatch, engine) as played:
+        monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda _graph: played.append("deaf"))
+        found = [engine._compute_recorded(images) for _ in range(2)]
+    assert played == ["deaf"]
+    assert all(torch.equal(output.mask_logits, expected.mask_logits) for output in found)
 
 
 def test_openvino_without_memory_gets_half_the_frames(

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from acouslic.preprocess import (
     from_grid,
     masks_to_grid,
     normalise,
+    padding,
+    resized,
     to_grid,
 )
 
@@ -51,6 +55,35 @@ def test_grid_is_what_padding_and_pillow_give() -> None:
 def test_many_frames_are_resized_as_each_alone() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (40, *FRAME_SHAPE), dtype=np.uint8)
     assert torch.equal(to_grid(frames, 64)[35], to_grid(frames[35:36], 64)[0])
+    chosen = np.arange(1, 40)
+    assert torch.equal(to_grid(frames, 64, chosen), to_grid(frames, 64)[1:])
+
+
+@pytest.mark.parametrize(("levels", "most"), [(range(256), 1), ((0, 255), 3)])
+def test_a_gpu_resizes_as_a_cpu_does_but_for_a_grey_level(levels: Sequence[int], most: int) -> None:
+    """By its kernel for float32, which a CPU has too; between black and white it overshoots."""
+    frames = np.random.default_rng(0).choice(np.array(levels, np.uint8), (2, *FRAME_SHAPE))
+    square = torch.nn.functional.pad(torch.from_numpy(frames), padding(FRAME_SHAPE))[:, None]
+    by_float = resized(square, 128, by_integers=False)
+    assert by_float.dtype == torch.uint8
+    difference = by_float[:, 0].int() - to_grid(frames, 128).int()
+    assert 0 < difference.abs().max() <= most
+
+
+def test_a_gpu_that_does_not_resize_leaves_it_to_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_frames: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to pin")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, dtype, device: empty(*size, dtype=dtype))
+    frames = np.random.default_rng(0).integers(0, 256, (2, *FRAME_SHAPE), dtype=np.uint8)
+    found = to_grid(frames, 64, device=torch.device("cuda"))
+    assert torch.equal(found, to_grid(frames, 64))
+    (record,) = caplog.records
+    assert record.message == "cuda does not resize frames (CUDA out of memory.); the CPU does"
 
 
 def test_normalise_gives_three_channels_around_zero() -> None:

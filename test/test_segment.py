@@ -196,14 +196,17 @@ def test_what_half_precision_makes_infinite_is_computed_again_in_full(
     assert np.array_equal(found.mask_logits, expected.mask_logits)
 
 
+@pytest.mark.parametrize("is_trained", [True, False], ids=["cast in each layer", "half weights"])
 def test_float16_overflows_where_float32_does_not(
-    tiny_network: AbdomenNet, frames: np.ndarray
+    tiny_network: AbdomenNet, frames: np.ndarray, *, is_trained: bool
 ) -> None:
     """A real overflow: a block adds more than 65,504, and the norm behind it makes it small."""
+    tiny_network.requires_grad_(is_trained)
     tissue = np.array([True, False] * 6)
     grid = to_grid(frames[tissue], 32)
     with torch.no_grad():
-        tiny_network.get_parameter("trunk.transformer.resblocks.0.mlp.c_proj.bias").fill_(1e6)
+        tiny_network.get_parameter("trunk.transformer.resblocks.0.mlp.c_proj.bias").fill_(6e4)
+        tiny_network.get_parameter("trunk.transformer.resblocks.1.mlp.c_proj.bias").fill_(6e4)
     expected = predict(TorchEngine([tiny_network.eval()]), grid, tissue)
     half = TorchEngine([tiny_network], "fp16")
     assert not half.compute(grid).quality.isfinite().all()
@@ -234,10 +237,10 @@ def fake_gpu(
             warnings.warn(warning, UserWarning, stacklevel=2)
         return available
 
-    def ones(size: int, device: str) -> torch.Tensor:
+    def ones(*size: int, device: str, dtype: torch.dtype) -> torch.Tensor:
         if error:
             raise RuntimeError(error)
-        return torch.zeros(size)
+        return torch.zeros(size, dtype=dtype)
 
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
     monkeypatch.setattr(torch, "ones", ones)
@@ -265,6 +268,20 @@ def test_a_gpu_that_does_not_compute_is_told_in_one_line(
     assert (broken.get("warning") or broken["error"]).partition("\n")[0] in record.message
     with pytest.raises(InputError, match="--device auto or cpu"):
         choose_device("cuda")
+
+
+def test_a_gpu_whose_libraries_do_not_fit_its_driver_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its sums work; the first convolution fails."""
+
+    def fail(*_operands: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED\nmore")
+
+    fake_gpu(monkeypatch, available=True)
+    monkeypatch.setattr(engine.functional, "conv2d", fail)
+    assert choose_device("auto").type == "cpu"
+    assert "(cuDNN error: CUDNN_STATUS_NOT_INITIALIZED); the CPU computes" in caplog.text
 
 
 def test_a_gpu_that_computes_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
