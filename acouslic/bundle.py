@@ -47,7 +47,7 @@ from acouslic.engine import Engine, TorchEngine
 from acouslic.engine_names import EngineName, PrecisionName
 from acouslic.errors import BundleError, InputError
 from acouslic.lora import LoraConfig, merge_adapters
-from acouslic.network import AbdomenNet, NetworkConfig
+from acouslic.network import AbdomenNet, NetworkConfig, lay_channels_last
 from acouslic.scorer import build_network
 from acouslic.selection import SelectionConfig
 from acouslic.sweep_head import SweepHead, SweepHeadConfig
@@ -479,6 +479,8 @@ def _rebuild(config: BundleConfig, trunk: State, own: State, folder: Path) -> Ab
         if config.lora is not None:
             state = merge_adapters(state, config.lora)
         load_plain_state(network, state, assign=True)
+        if config.network.decoder == "own":
+            lay_channels_last(network.decoder)
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
         raise _of_another_architecture(folder, error) from error
     return network.eval().requires_grad_(False)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,22 @@ def save(folder: Path, members: Sequence[AbdomenNet], *, lora: LoraConfig | None
         card="",
         dtype=torch.float32,
     )
+
+
+def test_a_decoders_filters_lie_channels_last_in_memory_and_plain_in_files(
+    tiny_bundle: Path, tiny_network: AbdomenNet
+) -> None:
+    """safetensors writes no other layout, and what was written before is read as before."""
+    name = "levels.0.1.weight"
+    levels = AbdomenNet(replace(tiny_network.config, image_levels=2))
+    save(tiny_bundle.parent / "levels", [levels])
+    (network,) = load_bundle(tiny_bundle.parent / "levels").members
+    for decoder in (levels.decoder, network.decoder):
+        weight = decoder.get_parameter(name)
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
+    stored = load_file(tiny_bundle.parent / "levels" / "member_0.safetensors")
+    assert torch.equal(stored[f"decoder.{name}"], levels.decoder.get_parameter(name))
 
 
 def test_a_bundle_of_the_first_format_loads_with_the_default_calibration(
