@@ -100,14 +100,15 @@ def read_array(path: Path, header: Header) -> np.ndarray:
     """
     with _Pixels.of(path, header) as pixels:
         try:
-            array = np.empty(header.shape, np.uint8)
+            # The system gives zeros without memory behind them; black frames then take none.
+            array = np.zeros(header.shape, np.uint8)
         except MemoryError:
             raise InputError(
                 expected=f"{header.n_pixels / 1e6:.0f} MB of memory for the pixels of {path}",
                 found="less",
                 advice="give the process more memory",
             ) from None
-        pixels.fill(array)
+        pixels.fill(array, is_zero=True)
     return array
 
 
@@ -254,12 +255,12 @@ class _Pixels:
                     advice="copy the file again and compare its checksum",
                 ) from None
 
-    def fill(self, array: np.ndarray) -> None:
-        """Read as many pixels as an array holds into it."""
+    def fill(self, array: np.ndarray, *, is_zero: bool = False) -> None:
+        """Read as many pixels as an array holds into it; zeros are not written into zeros."""
         target = array.data.cast("B")
         filled = 0
         while filled < len(target):
-            filled += self._read(target[filled:])
+            filled += self._read(target[filled:], is_zero=is_zero)
 
     def end(self) -> None:
         """Make sure that there is nothing more; a stream's checksum is compared here at last."""
@@ -270,7 +271,7 @@ class _Pixels:
         if (inflater is not None and inflater.unused_data) or self._file.read(1):
             raise _DamagedError("bytes behind the pixels")
 
-    def _read(self, target: memoryview) -> int:
+    def _read(self, target: memoryview, *, is_zero: bool) -> int:
         """Read some pixels into the beginning of `target`, and return how many."""
         if self._inflater is None:
             n_read = self._file.readinto(target)
@@ -280,7 +281,8 @@ class _Pixels:
         if self._inflater.eof:
             raise _DamagedError("a stream that ends early")
         data = self._inflate(self._inflater, min(len(target), _INFLATED_BYTES))
-        target[: len(data)] = data
+        if not is_zero or np.frombuffer(data, np.uint8).any():
+            target[: len(data)] = data
         return len(data)
 
     def _inflate(self, inflater: Any, most_bytes: int) -> bytes:
