@@ -176,7 +176,7 @@ class RecordedBatch:
             RuntimeError: something in it cannot be recorded, or memory is too small.
         """
         self._images = torch.zeros_like(images)
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(_REHEARSALS):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from acouslic import command, engine
 from acouslic.command import Compute
@@ -279,7 +280,7 @@ def test_a_gpu_whose_libraries_do_not_fit_its_driver_is_told_in_one_line(
         raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED\nmore")
 
     fake_gpu(monkeypatch, available=True)
-    monkeypatch.setattr(engine.functional, "conv2d", fail)
+    monkeypatch.setattr(functional, "conv2d", fail)
     assert choose_device("auto").type == "cpu"
     assert "(cuDNN error: CUDNN_STATUS_NOT_INITIALIZED); the CPU computes" in caplog.text
 
