@@ -1,5 +1,6 @@
 """MetaImage files: what is written is read back, by SimpleITK and by ourselves."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import SimpleITK as sitk
 from acouslic.errors import InputError
 from acouslic.metaimage import (
     Geometry,
+    read_array,
     read_filled_frames,
     read_frames,
     read_header,
@@ -47,6 +49,20 @@ def test_of_a_volume_the_frames_that_are_not_empty_are_kept(tmp_path: Path) -> N
     filled = read_filled_frames(tmp_path / "a.mha", read_header(tmp_path / "a.mha"))
     assert list(filled) == [2, 6]
     np.testing.assert_array_equal(list(filled.values()), FRAMES[:2])
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_black_frames_take_no_memory(tmp_path: Path) -> None:
+    volume = np.zeros((80, 562, 744), np.uint8)
+    volume[[0, 40]] = np.random.default_rng(0).integers(0, 255, (2, 562, 744), np.uint8)
+    write_frames(tmp_path / "a.mha", volume, Geometry.plain(1.0))
+    header, before = read_header(tmp_path / "a.mha"), resident_bytes()
+    array = read_array(tmp_path / "a.mha", header)
+    assert resident_bytes() - before < array.nbytes / 2
+    np.testing.assert_array_equal(array, volume)
 
 
 def test_a_volume_that_ends_early_or_is_damaged_is_refused(tmp_path: Path) -> None:
