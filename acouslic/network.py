@@ -349,6 +349,7 @@ def lay_channels_last(decoder: nn.Module) -> None:
     """Lay a decoder's filters in memory so that a pixel's channels lie together, in place.
 
     Its maps then lie so too, as the trunk's tokens do already. That takes a CPU a third less time.
+    In training it is not done: docs/performance.md says why.
     """
     decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -395,7 +396,6 @@ class Decoder(nn.Module):
             for channels, below, level in ((8, 4 * width, 3), (4, 2 * width, 2), (2, width, 1))
         )
         self.logit = nn.Sequential(_conv(2 * width, width), nn.Conv2d(width, 1, 1))
-        lay_channels_last(self)
 
     def forward(self, images: torch.Tensor, taps: list[torch.Tensor]) -> Decoded:
         """Images (N, 3, S, S) and the trunk's taps of them to masks."""
