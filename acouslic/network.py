@@ -41,6 +41,8 @@ LEAST_WEIGHT = 1e-3
 HeadName = Literal["joint", "class", "area", "rating", "fusion"]
 # `own` is this project's decoder, `published` FetalCLIP_SEG's.
 DecoderName = Literal["own", "published"]
+# Which patches' tokens go through the trunk's blocks, see `NetworkConfig.patches`.
+Patches = Literal["fan", "all", "registers"]
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,9 @@ class NetworkConfig:
     """What makes the mask."""
     head: HeadName = "joint"
     """What rates the frame."""
-    patches: Literal["fan", "all"] = "fan"
-    """Patches that go through the trunk: those with a pixel in the fan, or all."""
+    patches: Patches = "fan"
+    """Patches that go through the trunk: those with a pixel in the fan, or all; registers: those in
+    the fan, and up to four tokens that stand for the others."""
     scorer: BackboneConfig | TrunkScorerConfig | None = None
     """A network beside this one that rates the frame in the head's place; None has the head."""
 
@@ -147,13 +150,6 @@ class NetworkConfig:
         if self.decoder == "published":
             return published_taps(self.trunk.layers)
         return self.trunk.tap_blocks
-
-    def patch_indices(self) -> torch.Tensor:
-        """Indices of the patches that go through the trunk, ascending, (K,) int64."""
-        if self.patches == "all":
-            # By NumPy: a network is built without memory for its weights, but not for this.
-            return torch.from_numpy(np.arange(self.trunk.grid**2))
-        return patches_in_fan(self.trunk)
 
 
 class TrunkFeatures(NamedTuple):
@@ -253,52 +249,87 @@ def trunk_state_from_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torc
     return result
 
 
-def patches_in_fan(config: TrunkConfig) -> torch.Tensor:
-    """Indices of the patches that have a pixel in the fan, ascending, (K,) int64."""
+def patches_in_fan(config: TrunkConfig) -> np.ndarray:
+    """Which patches have a pixel in the fan, (g, g) bool."""
     fan = masks_to_grid(CHALLENGE_FAN.mask()[None], config.image_size)[0]
     patches = fan.reshape(config.grid, config.patch_size, config.grid, config.patch_size)
-    return torch.from_numpy(np.flatnonzero(patches.any(axis=(1, 3))))
+    return np.asarray(patches.any(axis=(1, 3)))
 
 
-def trunk_features(
-    trunk: VisionTransformer,
-    config: TrunkConfig,
-    patches: torch.Tensor,
-    images: torch.Tensor,
-    blocks: tuple[int, ...] | None = None,
-) -> TrunkFeatures:
-    """Run a trunk on some patches of images; its taps are zero on the others.
+def register_shares(outside: np.ndarray) -> np.ndarray:
+    """What share each patch has in each register: the mean over a quarter of the image.
+
+    Large ViTs keep what they know of the whole image in tokens of patches that show little; with
+    four registers to keep it in they need no such patches (Darcet et al. 2024, arXiv 2309.16588).
+    FetalCLIP has none, but was trained with the black patches around the fan in view.
 
     Args:
-        trunk: from `build_trunk`.
-        config: its dimensions.
-        patches: (K,) int64, see `patches_in_fan`: three fifths of all, so three fifths of the work.
-        images: (N, 3, S, S).
-        blocks: 0-based blocks that features are taken after; None: see `TrunkConfig.tap_blocks`.
+        outside: (g, g) bool, the patches that registers stand for.
+
+    Returns:
+        (R, g * g) float32, rows of sum 1; R is the number of quarters that hold such a patch.
     """
-    blocks = blocks or config.tap_blocks
-    # A small trunk has fewer blocks than its taps are, which PyTorch's own call would count once.
-    different = sorted(set(blocks))
-    tokens = trunk._embeds(images)
-    tokens = torch.cat([tokens[:, :1], tokens[:, 1:][:, patches]], dim=1)
-    tokens, kept = trunk.transformer.forward_intermediates(tokens, indices=different)
-    taps = [kept[different.index(block)] for block in blocks]
-    pooled, _ = trunk._pool(tokens)
-    return TrunkFeatures(
-        pooled=pooled @ trunk.proj,
-        taps=[_to_grid(tap[:, 1:], patches, config.grid) for tap in taps],
-        class_tokens=[tap[:, 0] for tap in taps],
-    )
+    row, column = np.indices(outside.shape) >= len(outside) // 2
+    quarters = [outside & (2 * row + column == quarter) for quarter in range(4)]
+    shares = [quarter.ravel() / quarter.sum() for quarter in quarters if quarter.any()]
+    return np.array(shares, np.float32).reshape(-1, outside.size)
 
 
-def _to_grid(tokens: torch.Tensor, patches: torch.Tensor, grid: int) -> torch.Tensor:
-    """Tokens (N, K, width) of K patches to a map (N, width, g, g)."""
-    count = patches.shape[0]
-    absent = patches.new_full((grid * grid,), count)
-    places = absent.scatter(0, patches, torch.arange(count, device=patches.device))
-    # The patches that are not there take the row of zeros behind the others.
-    full = functional.pad(tokens, (0, 0, 0, 1))[:, places]
-    return full.transpose(1, 2).reshape(tokens.shape[0], -1, grid, grid)
+class TrunkPass(nn.Module):
+    """A trunk's way through images: which tokens go through its blocks, and what is kept of them.
+
+    It has no weights, and the trunk is given to each call: training may have put another in place.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        """Make the one of a network of this architecture."""
+        super().__init__()
+        self.grid, self.blocks = config.trunk.grid, config.tap_blocks
+        in_fan = patches_in_fan(config.trunk)
+        taking_part = np.ones_like(in_fan) if config.patches == "all" else in_fan
+        outside = ~in_fan if config.patches == "registers" else np.zeros_like(in_fan)
+        self.patches: torch.Tensor
+        """(K,) int64, indices of the patches that go through the blocks, ascending."""
+        self.registers: torch.Tensor
+        """(R, g * g) float32, see `register_shares`; R is 0 where there are none."""
+        # By NumPy: a network is built without memory for its weights, but not for these.
+        patches = torch.from_numpy(np.flatnonzero(taking_part))
+        self.register_buffer("patches", patches, persistent=False)
+        registers = torch.from_numpy(register_shares(outside))
+        self.register_buffer("registers", registers, persistent=False)
+
+    def forward(self, trunk: VisionTransformer, images: torch.Tensor) -> TrunkFeatures:
+        """What a trunk gives for images (N, 3, S, S); taps are zero where no patch took part."""
+        # A small trunk has fewer blocks than taps, and open_clip gives each block but once.
+        different = sorted(set(self.blocks))
+        tokens, kept = trunk.transformer.forward_intermediates(
+            self._tokens(trunk, images), indices=different
+        )
+        taps = [kept[different.index(block)] for block in self.blocks]
+        pooled, _ = trunk._pool(tokens)
+        return TrunkFeatures(
+            pooled=pooled @ trunk.proj,
+            taps=[self._to_grid(tap[:, 1 : 1 + len(self.patches)]) for tap in taps],
+            class_tokens=[tap[:, 0] for tap in taps],
+        )
+
+    def _tokens(self, trunk: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+        """The class token, the patches' and the registers: (N, 1 + K + R, width)."""
+        tokens = trunk._embeds(images)
+        patches = tokens[:, 1:]
+        chosen = [tokens[:, :1], patches[:, self.patches]]
+        if len(self.registers):
+            chosen.append(self.registers @ patches)
+        return torch.cat(chosen, dim=1)
+
+    def _to_grid(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (N, K, width) of the patches to a map (N, width, g, g)."""
+        count, patches = len(self.patches), self.patches
+        absent = patches.new_full((self.grid**2,), count)
+        places = absent.scatter(0, patches, torch.arange(count, device=patches.device))
+        # The patches that are not there take the row of zeros behind the others.
+        full = functional.pad(tokens, (0, 0, 0, 1))[:, places]
+        return full.transpose(1, 2).reshape(tokens.shape[0], -1, self.grid, self.grid)
 
 
 def pool_under_mask(maps: torch.Tensor, mask_logits: torch.Tensor) -> torch.Tensor:
@@ -481,14 +512,11 @@ class AbdomenNet(nn.Module):
         self.trunk = build_trunk(config.trunk)
         self.decoder = DECODERS[config.decoder](config)
         self.quality_head = HEADS[config.head](config)
-        self.fan_patches: torch.Tensor
-        self.register_buffer("fan_patches", config.patch_indices(), persistent=False)
+        self.trunk_pass = TrunkPass(config)
 
     def trunk_features(self, images: torch.Tensor) -> TrunkFeatures:
-        """What the trunk gives for images (N, 3, S, S), by the patches that go through it."""
-        return trunk_features(
-            self.trunk, self.config.trunk, self.fan_patches, images, self.config.tap_blocks
-        )
+        """What the trunk gives for images (N, 3, S, S)."""
+        return cast(TrunkFeatures, self.trunk_pass(self.trunk, images))
 
     def decode(self, images: torch.Tensor, features: TrunkFeatures) -> Decoded:
         """Images (N, 3, S, S) and what the trunk gives for them to masks."""

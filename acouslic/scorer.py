@@ -17,9 +17,9 @@ from acouslic.network import (
     BackboneConfig,
     NetworkConfig,
     Output,
+    TrunkPass,
     TrunkScorerConfig,
     build_trunk,
-    trunk_features,
 )
 from acouslic.preprocess import CLIP_MEAN, CLIP_STD
 
@@ -48,17 +48,14 @@ class TrunkScorer(nn.Module):
     def __init__(self, config: TrunkScorerConfig) -> None:
         """Make one with fresh weights."""
         super().__init__()
-        self.config = config.trunk
         self.trunk = build_trunk(config.trunk)
         whole = NetworkConfig(config.trunk, decoder_width=1, patches="all")
         self.head = HEADS[config.head](whole)
-        self.patches: torch.Tensor
-        self.register_buffer("patches", whole.patch_indices(), persistent=False)
+        self.trunk_pass = TrunkPass(whole)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, S, S) to quality logits (N, 3) float32."""
-        features = trunk_features(self.trunk, self.config, self.patches, images)
-        return cast(torch.Tensor, self.head(features))
+        return cast(torch.Tensor, self.head(self.trunk_pass(self.trunk, images)))
 
 
 class ScoredNet(AbdomenNet):

@@ -181,7 +181,9 @@ class _Worker:
 
     def _plan(self) -> Plan:
         request = self._jobs.request
-        return Plan(self._cache.size, request.protocol, request.weights, request.stand_ins)
+        return Plan(
+            self._cache.size, request.protocol, request.weights, request.stand_ins, request.tokens
+        )
 
     def _judge(self, system: System, trial: int) -> None:
         log.info("%s, trial %d: judged as the challenge does", system.name, trial + 1)

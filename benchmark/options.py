@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from dataset.backends import Backend
 from dataset.command import INLINE, POSITIONAL
+from training.options import Tokens
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -257,5 +258,9 @@ class BenchmarkOptions:
     schedule: Annotated[Schedule, INLINE] = field(default_factory=Schedule)
     weights: Annotated[WeightOptions, INLINE] = field(default_factory=WeightOptions)
     quality: Annotated[QualityParts, INLINE] = field(default_factory=QualityParts)
+    tokens: Tokens = "auto"
+    """Patches that go through the trunk of joint: fan, those with a pixel in the fan; all;
+    registers, the fan's and four tokens that stand for the others; auto: registers on FetalCLIP's
+    trunk, else fan. The papers' systems take all."""
     changes: Annotated[ProtocolChanges, INLINE] = field(default_factory=ProtocolChanges)
     machine: Annotated[MachineOptions, INLINE] = field(default_factory=MachineOptions)

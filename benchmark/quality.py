@@ -10,7 +10,7 @@ from open_clip.transformer import VisionTransformer
 
 from acouslic.backbones import View
 from acouslic.heads import FusionHead, RatingHead
-from acouslic.network import TrunkConfig, trunk_features
+from acouslic.network import NetworkConfig, TrunkConfig, TrunkPass
 from benchmark.frames import NO_CLUSTER, Samples
 from benchmark.networks import Answer, BenchmarkNetwork
 from benchmark.options import QualityParts
@@ -39,12 +39,11 @@ class Quality(BenchmarkNetwork):
         super().__init__()
         self.config, self.trunk, self.uses, self.mixup = config, trunk, uses, mixup
         self.head = FusionHead(config) if uses.fusion else RatingHead(config)
-        self.patches: torch.Tensor
-        self.register_buffer("patches", torch.arange(config.grid**2), persistent=False)
+        self.trunk_pass = TrunkPass(NetworkConfig(config, decoder_width=1, patches="all"))
 
     def forward(self, frames: torch.Tensor) -> Answer:
         """Score grey frames (N, S, S) by their predicted quality."""
-        features = trunk_features(self.trunk, self.config, self.patches, View().images(frames))
+        features = self.trunk_pass(self.trunk, View().images(frames))
         mixable = self.head.project(features)
         quality = self.head.rate(mixable)
         return Answer(quality, quality, features.pooled, (mixable,))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from benchmark.options import Compute, Protocol, Schedule, WeightSource
 from dataset.backends import Backend
+from training.options import Tokens
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Request:
     """What they begin with."""
     compute: Compute
     """What computes."""
+    tokens: Tokens = "auto"
+    """Patches that go through the trunk of `joint`, see `BenchmarkOptions`."""
     stand_ins: bool = False
     """Whether small networks take the places of the real ones."""
     note: str = ""

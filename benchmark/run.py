@@ -148,6 +148,7 @@ def _claim(output: Path, cache: Cache, request: Request, images: dict[str, bool]
         "images": images,
         "schedule": asdict(request.schedule),
         "stand_ins": request.stand_ins,
+        "tokens": request.tokens,
         "size_px": cache.size,
         "cases": [case.facts.uuid for case in cache.cases],
     }
@@ -155,7 +156,7 @@ def _claim(output: Path, cache: Cache, request: Request, images: dict[str, bool]
 
 
 def _setting(system: System, cache: Cache, frames: Tables, request: Request) -> Setting:
-    plan = Plan(cache.size, request.protocol, request.weights, request.stand_ins)
+    plan = Plan(cache.size, request.protocol, request.weights, request.stand_ins, request.tokens)
     return Setting(system, plan, frames, request.schedule, request.compute)
 
 

@@ -32,7 +32,9 @@ from benchmark.options import Protocol, QualityParts, WeightSource
 from benchmark.quality import Quality
 from benchmark.weights import RANDOM, timm_model, trunk_with_weights
 from training.adapters import add_lora
+from training.base import patches_for
 from training.mixup import MixupConfig
+from training.options import Tokens
 
 # The layers that the paper's code adapts, and those it leaves out: q, k, v are one layer.
 REFERENCE_TIMM_TARGETS = ("proj", "fc1", "fc2")
@@ -63,6 +65,8 @@ class Plan:
     """What the network begins with."""
     stand_ins: bool = False
     """Whether a small network of the family takes its place."""
+    tokens: Tokens = "auto"
+    """Patches that go through the trunk of `joint`, see `BenchmarkOptions`."""
 
 
 @dataclass(frozen=True)
@@ -185,16 +189,16 @@ def _timm_view(model: Any, crop: float) -> View:
     )
 
 
-def _trunk(plan: Plan) -> tuple[TrunkConfig, Any, str, str]:
-    """The trunk's dimensions, the trunk, its name, and where its weights come from."""
+def _trunk(plan: Plan) -> tuple[TrunkConfig, Any, str, dict[str, Any]]:
+    """The trunk's dimensions, the trunk, its name, and where it comes from: at least `what`."""
     size = plan.size_px if plan.stand_ins else None
     source = plan.weights
     if plan.stand_ins and source.base is None:
         source = WeightSource(pretrained=False)
-    config, trunk, origin = trunk_with_weights(source, size)
+    config, trunk, provenance = trunk_with_weights(source, size)
     name = f"ViT-{config.layers}x{config.width}"
     whose = "" if plan.stand_ins else " (FetalCLIP's trunk)"
-    return config, trunk, _named(f"{name}{whose}", plan), origin
+    return config, trunk, _named(f"{name}{whose}", plan), provenance
 
 
 def _may_adapt(plan: Plan) -> bool:
@@ -211,19 +215,21 @@ def _adapt_fairly(trunk: Any, plan: Plan) -> str:
 
 
 def _fetalclip_cls(plan: Plan) -> Built:
-    config, trunk, name, origin = _trunk(plan)
+    config, trunk, name, provenance = _trunk(plan)
     if plan.protocol.reference_adapters and _may_adapt(plan):
         reference_attention(trunk)
         add_adapters(trunk, REFERENCE_TRUNK_TARGETS, LORA)
         trained = f"LoRA on {', '.join(REFERENCE_TRUNK_TARGETS)} (the last one dead)"
     else:
         trained = _adapt_fairly(trunk, plan)
-    return Built(trunk_classifier(trunk, config), name, origin, f"{trained} and the head")
+    return Built(
+        trunk_classifier(trunk, config), name, provenance["what"], f"{trained} and the head"
+    )
 
 
 def _fetalclip_seg(decoder: DecoderName) -> Callable[[Plan], Built]:
     def build(plan: Plan) -> Built:
-        config, trunk, name, origin = _trunk(plan)
+        config, trunk, name, provenance = _trunk(plan)
         if plan.protocol.frozen_segmentation_encoder and _may_adapt(plan):
             trunk.requires_grad_(False)
             trained = "the decoder; the trunk is frozen, its LoRA never trains in the paper's code"
@@ -233,7 +239,7 @@ def _fetalclip_seg(decoder: DecoderName) -> Callable[[Plan], Built]:
             config, _decoder_width(plan), decoder=decoder, head="area", patches="all"
         ))  # fmt: skip
         alone = decoder == "published" and plan.protocol.dice_alone
-        return Built(Segmenter(network, dice_alone=alone), name, origin, trained)
+        return Built(Segmenter(network, dice_alone=alone), name, provenance["what"], trained)
 
     return build
 
@@ -245,10 +251,11 @@ def _network(trunk: Any, config: NetworkConfig) -> AbdomenNet:
 
 
 def _joint(plan: Plan) -> Built:
-    config, trunk, name, origin = _trunk(plan)
-    network = _network(trunk, NetworkConfig(config, _decoder_width(plan)))
+    config, trunk, name, provenance = _trunk(plan)
+    patches = patches_for(plan.tokens, provenance)
+    network = _network(trunk, NetworkConfig(config, _decoder_width(plan), patches=patches))
     trained = _adapt_fairly(network.trunk, plan)
-    return Built(Joint(network), name, origin, f"{trained}, decoder and quality head")
+    return Built(Joint(network), name, provenance["what"], f"{trained}, decoder and quality head")
 
 
 def _decoder_width(plan: Plan) -> int:
@@ -261,11 +268,11 @@ def quality_system(uses: QualityParts) -> System:
     mixup = MixupConfig() if uses.cmx else None
 
     def build(plan: Plan) -> Built:
-        config, trunk, name, origin = _trunk(plan)
+        config, trunk, name, provenance = _trunk(plan)
         trained = _adapt_fairly(trunk, plan)
         network = Quality(trunk, config, uses, mixup or MixupConfig())
         head = "the fusion head" if uses.fusion else "a Linear"
-        return Built(network, name, origin, f"{trained} and {head}")
+        return Built(network, name, provenance["what"], f"{trained} and {head}")
 
     return System(
         quality_name(uses),

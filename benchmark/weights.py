@@ -83,7 +83,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 def trunk_with_weights(
     source: WeightSource, size: int | None
-) -> tuple[TrunkConfig, VisionTransformer, str]:
+) -> tuple[TrunkConfig, VisionTransformer, dict[str, Any]]:
     """Build the trunk of a base, or one with random weights.
 
     Args:
@@ -91,14 +91,13 @@ def trunk_with_weights(
         size: side of the images of a small trunk with random weights; None takes FetalCLIP's.
 
     Returns:
-        The trunk's dimensions, the trunk, and where its weights come from in words.
+        The trunk's dimensions, the trunk, and where it comes from: at least `what`, in words.
 
     Raises:
         InputError: a base is needed and not given.
     """
     if source.base is not None:
-        config, trunk, provenance = load_base(source.base)
-        return config, trunk, str(provenance["what"])
+        return load_base(source.base)
     if source.pretrained:
         raise InputError(
             expected="the base of the systems on FetalCLIP's trunk (--base)",
@@ -106,7 +105,7 @@ def trunk_with_weights(
             advice="write one with `python -m training import-fetalclip`, or add --weights none",
         )
     config = TrunkConfig.read(FETALCLIP) if size is None else small_trunk(size)
-    return config, build_trunk(config), RANDOM
+    return config, build_trunk(config), {"what": RANDOM}
 
 
 def small_trunk(size: int) -> TrunkConfig:

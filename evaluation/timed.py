@@ -107,17 +107,20 @@ def time_network(order: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     from acouslic.engine import Engine, TorchEngine
-    from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig, patches_in_fan
+    from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig, TrunkPass
 
-    config = NetworkConfig(TrunkConfig(224, 14, 1024, 24, 768), decoder_width=32)
+    config = NetworkConfig(
+        TrunkConfig(224, 14, 1024, 24, 768),
+        decoder_width=32,
+        patches="all" if order["all_tokens"] else "fan",
+    )
     with torch.device("meta"):
         network = AbdomenNet(config)
     network = network.to_empty(device="cpu").eval().requires_grad_(False)
     for tensor in network.state_dict().values():
         if tensor.is_floating_point():
             tensor.uniform_(0.01, 0.02)
-    every = torch.arange(config.trunk.grid**2)
-    network.fan_patches = every if order["all_tokens"] else patches_in_fan(config.trunk)
+    network.trunk_pass = TrunkPass(config)  # `to_empty` took its indices too
     engine: Engine
     stages = Stages()
     with stages.stage("convert"):

@@ -15,7 +15,14 @@ from acouslic.lora import LoraConfig
 from acouslic.network import TrunkConfig, build_trunk
 from benchmark import systems
 from benchmark.frames import Samples
-from benchmark.networks import Classifier, add_adapters, parameter_counts, reference_attention
+from benchmark.networks import (
+    Classifier,
+    Joint,
+    Segmenter,
+    add_adapters,
+    parameter_counts,
+    reference_attention,
+)
 from benchmark.options import PAPER, STRICT, WeightSource
 from benchmark.systems import (
     DEFAULT_SYSTEMS,
@@ -27,6 +34,7 @@ from benchmark.systems import (
 from benchmark.table import in_millions
 from benchmark.weights import timm_model
 from training.base import save_base
+from training.options import Tokens
 
 TINY_TRUNK = TrunkConfig(32, 8, 64, 4, 64)
 # Trainable under the paper's adapters, and under those that train everywhere.
@@ -162,6 +170,18 @@ def test_fair_systems_start_from_their_base_and_freeze_it(base: Path) -> None:
         for key, p in frozen.named_parameters()
         if p.requires_grad
     )
+
+
+def test_only_joint_takes_the_patches_that_are_asked_for(base: Path) -> None:
+    def patches(name: str, tokens: Tokens) -> str:
+        plan = Plan(32, STRICT, WeightSource(base=base), tokens=tokens)
+        network = SYSTEMS[name].build(plan).network
+        assert isinstance(network, Joint | Segmenter)
+        return network.network.config.patches
+
+    told: tuple[Tokens, ...] = ("auto", "all", "registers")
+    assert [patches("joint", tokens) for tokens in told] == ["fan", "all", "registers"]
+    assert patches("fetalclip_seg", "registers") == "all"
 
 
 def test_lora_on_a_model_without_such_layers_is_refused() -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 
 from acouslic import bundle as bundles
 from acouslic import openvino_engine
@@ -63,11 +65,20 @@ def test_both_engines_give_the_same_answer(tiny_bundle: Path, frames: np.ndarray
     assert np.allclose(found.frame_scores, expected.frame_scores, atol=QUALITY)
 
 
-def test_both_engines_agree_on_a_vit_l_14(frames: np.ndarray) -> None:
+VIT_L = NetworkConfig(TrunkConfig(224, 14, 1024, 24, 768), decoder_width=8, patches="registers")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*(replace(TINY, patches=patches) for patches in ("fan", "all", "registers")), VIT_L],
+    ids=lambda config: f"{config.trunk.width}-{config.patches}",
+)
+def test_both_engines_agree_whatever_goes_through_the_trunk(
+    config: NetworkConfig, frames: np.ndarray
+) -> None:
     torch.manual_seed(0)
-    config = NetworkConfig(TrunkConfig(224, 14, 1024, 24, 768), decoder_width=8)
     network = AbdomenNet(config).eval().requires_grad_(False)
-    grid = to_grid(frames[:1], 224)
+    grid = to_grid(frames[:1], config.trunk.image_size)
     with torch.inference_mode():
         expected = TorchEngine([network]).compute(grid)
     found = OpenVinoEngine([network], "fp32").compute(grid)

@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from acouslic.bundle import plain_state
 from acouslic.lora import TARGETS, LoraConfig, merge_adapters
-from acouslic.network import AbdomenNet, NetworkConfig, TrunkConfig
+from acouslic.network import AbdomenNet, NetworkConfig, Patches, TrunkConfig, TrunkPass
 from training.adapters import add_lora, lora_layers, merge_lora
 
 RESOURCES = Path(__file__).parents[1] / "resources"
@@ -27,12 +28,20 @@ def dead_adapters(network: AbdomenNet, batch: int) -> list[str]:
     return [name for name, p in matrices.items() if p.grad is None or not p.grad.abs().max() > 0]
 
 
+PATCHES: tuple[Patches, ...] = ("fan", "all", "registers")
+
+
 @pytest.mark.parametrize(
-    ("config_file", "parameters"), [("demo_trunk.json", None), ("fetalclip.json", 3_145_728)]
+    ("config_file", "patches", "parameters"),
+    [
+        *[("demo_trunk.json", patches, None) for patches in PATCHES],
+        ("fetalclip.json", "registers", 3_145_728),
+    ],
 )
-def test_every_adapter_trains(config_file: str, parameters: int | None) -> None:
+def test_every_adapter_trains(config_file: str, patches: Patches, parameters: int | None) -> None:
     torch.manual_seed(0)
-    network = AbdomenNet(NetworkConfig(TrunkConfig.read(RESOURCES / config_file), 8))
+    trunk = TrunkConfig.read(RESOURCES / config_file)
+    network = AbdomenNet(NetworkConfig(trunk, 8, patches=patches))
     add_lora(network.trunk, LoraConfig())
     trainable = [parameter for parameter in network.trunk.parameters() if parameter.requires_grad]
     if parameters is not None:
@@ -50,8 +59,9 @@ def test_a_fresh_adapter_changes_nothing(tiny_config: NetworkConfig) -> None:
     assert torch.equal(before.mask_logits, after.mask_logits)
 
 
-def test_merged_equals_unmerged(tiny_network: AbdomenNet) -> None:
-    tiny_network.eval()
+@pytest.mark.parametrize("patches", PATCHES)
+def test_merged_equals_unmerged(tiny_network: AbdomenNet, patches: Patches) -> None:
+    tiny_network.eval().trunk_pass = TrunkPass(replace(tiny_network.config, patches=patches))
     images = torch.randn(2, 3, 32, 32)
     merged = copy.deepcopy(tiny_network)
     merge_lora(merged.trunk)

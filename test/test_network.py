@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -11,10 +12,14 @@ from acouslic.network import (
     AbdomenNet,
     Decoder,
     NetworkConfig,
+    Patches,
     TrunkConfig,
+    TrunkPass,
     attend,
     build_trunk,
+    patches_in_fan,
     pool_under_mask,
+    register_shares,
     trunk_state_from_open_clip,
 )
 
@@ -88,22 +93,45 @@ def test_no_attention_hides_its_weights(tiny_config: NetworkConfig) -> None:
     assert not any(isinstance(module, nn.MultiheadAttention) for module in trunk.modules())
 
 
-def test_only_patches_in_the_fan_count(tiny_network: AbdomenNet) -> None:
-    network = tiny_network.eval()
-    size, patch = network.config.trunk.image_size, network.config.trunk.patch_size
-    grid = network.config.trunk.grid
+@pytest.mark.parametrize("patches", ["fan", "all", "registers"])
+def test_patches_outside_the_fan_count_as_they_are_told(
+    tiny_config: NetworkConfig, patches: Patches
+) -> None:
+    torch.manual_seed(0)
+    network = AbdomenNet(replace(tiny_config, patches=patches)).eval()
+    size, patch, grid = 32, tiny_config.trunk.patch_size, tiny_config.trunk.grid
     images = torch.randn(1, 3, size, size)
-    seen = torch.zeros(grid * grid, dtype=torch.bool)
-    seen[network.fan_patches] = True
+    seen = torch.from_numpy(patches_in_fan(tiny_config.trunk))
     assert 0.5 * grid**2 < seen.sum() < grid**2
-    unseen = (~seen).view(grid, grid).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+    unseen = (~seen).repeat_interleave(patch, 0).repeat_interleave(patch, 1)
     changed = torch.where(unseen, images + 5, images)
     with torch.no_grad():
         before, after = network.trunk_features(images), network.trunk_features(changed)
-    assert torch.equal(before.pooled, after.pooled)
-    assert all(torch.equal(a, b) for a, b in zip(before.taps, after.taps, strict=True))
-    assert not before.taps[0].flatten(2)[:, :, ~seen].any()
-    assert before.taps[0].flatten(2)[:, :, seen].any()
+    assert torch.equal(before.pooled, after.pooled) is (patches == "fan")
+    for old, new in zip(before.taps, after.taps, strict=True):
+        assert torch.equal(old[:, :, seen], new[:, :, seen]) is (patches == "fan")
+        assert bool(old[:, :, ~seen].any()) is (patches == "all")
+
+
+def test_all_patches_give_the_trunks_own_feature(tiny_config: NetworkConfig) -> None:
+    network = AbdomenNet(replace(tiny_config, patches="all")).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network.trunk_features(images).pooled, network.trunk(images))
+
+
+def test_registers_are_means_over_what_lies_outside_the_fan() -> None:
+    through = TrunkPass(NetworkConfig(VIT_L, decoder_width=1, patches="registers"))
+    assert (len(through.patches), len(through.registers)) == (148, 4)
+    torch.testing.assert_close(through.registers.sum(dim=1), torch.ones(4))
+    stood_for = (through.registers > 0).sum(dim=0)
+    expected = torch.ones(256, dtype=torch.int64)
+    expected[through.patches] = 0
+    assert torch.equal(stood_for, expected)
+    corner = np.zeros((4, 4), bool)
+    corner[0, :2] = True
+    assert register_shares(corner).tolist() == [[0.5, 0.5, *([0.0] * 14)]]
+    assert register_shares(np.zeros((4, 4), bool)).shape == (0, 16)
 
 
 def test_pooling_under_a_mask_takes_what_the_mask_covers() -> None:

@@ -10,12 +10,12 @@ import open_clip
 import pytest
 import torch
 
-from acouslic.challenge import FRAME_SHAPE
+from acouslic.challenge import CHALLENGE_FAN, FRAME_SHAPE
 from acouslic.errors import InputError
 from acouslic.network import TrunkConfig
 from training.__main__ import main
 from training.base import load_base
-from training.import_fetalclip import import_fetalclip, intensity_report
+from training.import_fetalclip import feature_report, import_fetalclip
 from training.options import StoredType
 
 DEMO = Path(__file__).resolve().parents[1] / "resources" / "demo"
@@ -52,7 +52,7 @@ def checkpoint(path: Path, state: dict[str, torch.Tensor], **more: object) -> Pa
     return path
 
 
-def test_the_import_tells_how_far_brightness_moves_the_feature(
+def test_the_import_tells_how_far_brightness_and_patches_move_the_features(
     config: Path,
     state: dict[str, torch.Tensor],
     tmp_path: Path,
@@ -69,14 +69,19 @@ def test_the_import_tells_how_far_brightness_moves_the_feature(
         import_fetalclip(path, tmp_path / "a", config=config, dtype="fp32", images=images)
         import_fetalclip(path, tmp_path / "b", config=config, dtype="fp32")
     told = [line for line in caplog.messages if "cosine" in line]
-    assert "over 3 frames" in told[0] and "over 12 frames" in told[1]
+    assert "median of 3 frames" in told[0] and "median of 12 frames" in told[1]
+    options = [line.split(":")[0] for line in caplog.messages if line.startswith("--")]
+    assert options == 2 * ["--intensity fan", "--tokens registers", "--tokens fan"]
 
 
-def test_a_trained_trunks_feature_moves_with_the_brightness() -> None:
+def test_a_trained_trunks_features_move_with_brightness_and_patches() -> None:
     frames = np.random.default_rng(0).integers(0, 80, (3, *FRAME_SHAPE), dtype=np.uint8)
-    line = intensity_report(DEMO, frames)
-    cosine = re.search(r"median of ([\d.]+)", line)
-    assert cosine is not None and 0 < float(cosine[1]) < 0.999
+    scale, *lines = feature_report(DEMO, frames * CHALLENGE_FAN.mask())
+    assert "after blocks 2, 4, 6, 8" in scale
+    for line in lines:
+        cosines = [float(text) for text in re.findall(r"-?\d\.\d+", line)]
+        assert len(cosines) == 2 + 4
+        assert all(0 < cosine < 0.9995 for cosine in cosines), line
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

@@ -48,7 +48,7 @@ from training import runs as runs_room
 from training.__main__ import main
 from training.adapters import merge_lora
 from training.augment import NONE
-from training.base import load_base, save_base
+from training.base import load_base, patches_for, save_base
 from training.batches import (
     BalancedBatches,
     Batch,
@@ -81,6 +81,7 @@ from training.options import (
     PackOptions,
     Recipe,
     SweepHeadRecipe,
+    Tokens,
 )
 from training.pack import pack
 from training.runs import LAST, WEIGHTS, WholeCheckpoints
@@ -697,6 +698,14 @@ def test_a_teacher_gives_the_masks_that_labels_do_not(cache: Cache, base: Path) 
     # A network that is its own teacher pays the entropy of what it says.
     entropy = torch.distributions.Bernoulli(logits=logits).entropy().mean(dim=(1, 2, 3))  # type: ignore[no-untyped-call]
     torch.testing.assert_close(extra, entropy.sum() / len(unknown), atol=2e-3, rtol=1e-2)
+
+
+def test_the_trunks_origin_chooses_its_patches_unless_told(cache: Cache, base: Path) -> None:
+    def patches(tokens: Tokens) -> str:
+        return adapted_network(base, cache, replace(options(), tokens=tokens)).config.patches
+
+    assert (patches("auto"), patches("registers"), patches("all")) == ("fan", "registers", "all")
+    assert patches_for("auto", {"model": "numansaeed/fetalclip-model"}) == "registers"
 
 
 def test_checkpointing_changes_memory_and_not_the_gradients(cache: Cache, base: Path) -> None:

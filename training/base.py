@@ -21,8 +21,8 @@ from acouslic import files, schema
 from acouslic.bundle import read_config, read_provenance
 from acouslic.bundle_files import MANIFEST, BundleFolder, State, require_finite
 from acouslic.errors import InputError
-from acouslic.network import TrunkConfig, build_trunk
-from training.options import StoredType
+from acouslic.network import Patches, TrunkConfig, build_trunk
+from training.options import StoredType, Tokens
 
 FORMAT = "acouslic-base-1"
 CONFIG, WEIGHTS, PROVENANCE = "config.json", "trunk.safetensors", "provenance.json"
@@ -104,6 +104,20 @@ def load_base(folder: Path) -> tuple[TrunkConfig, VisionTransformer, dict[str, A
             found=f"{type(error).__name__}: {str(error).splitlines()[-1].strip()}",
             advice="write one with `python -m training import-fetalclip`, or give resources/demo",
         ) from error
+
+
+def patches_for(tokens: Tokens, provenance: dict[str, Any]) -> Patches:
+    """The patches that `--tokens` means on a trunk of this origin.
+
+    FetalCLIP was trained with the black patches around the fan in view, the demo's trunk without.
+
+    Args:
+        tokens: what was asked for.
+        provenance: where the trunk comes from, as `load_base` gives it.
+    """
+    if tokens == "auto":
+        return "registers" if "model" in provenance else "fan"
+    return tokens
 
 
 def _read_base(folder: Path) -> tuple[TrunkConfig, State, dict[str, Any]]:

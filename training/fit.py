@@ -14,7 +14,7 @@ from dataset.cache import Cache, open_cache
 from dataset.folds import split
 from dataset.jobs import FileJobs
 from training.adapters import add_lora
-from training.base import base_sha256, load_base
+from training.base import base_sha256, load_base, patches_for
 from training.mixture import MIXED_IN, mixture_facts, mixture_of
 from training.module import AbdomenTraining
 from training.options import FitOptions, Machine
@@ -183,7 +183,7 @@ def adapted_network(base: Path, cache: Cache, options: FitOptions) -> AbdomenNet
     Raises:
         InputError: the cache's frames are not of the base's size, or there is no base.
     """
-    config, trunk, _ = load_base(base)
+    config, trunk, provenance = load_base(base)
     cache.require_size(config.image_size, f"as {base} was trained on")
     torch.manual_seed(options.recipe.seed)
     network = AbdomenNet(
@@ -193,6 +193,7 @@ def adapted_network(base: Path, cache: Cache, options: FitOptions) -> AbdomenNet
             options.image_levels,
             options.intensity,
             head=options.head,
+            patches=patches_for(options.tokens, provenance),
         )
     )
     network.trunk.load_state_dict(trunk.state_dict())

@@ -20,12 +20,14 @@ from torch.nn import functional
 from acouslic import files
 from acouslic.errors import InputError
 from acouslic.network import (
+    NetworkConfig,
+    Patches,
     TrunkConfig,
-    patches_in_fan,
-    trunk_features,
+    TrunkFeatures,
+    TrunkPass,
     trunk_state_from_open_clip,
 )
-from acouslic.preprocess import normalise, to_grid
+from acouslic.preprocess import Intensity, normalise, to_grid
 from evaluation.frames import read_image
 from phantom.look import Look
 from phantom.render import Renderer
@@ -60,7 +62,7 @@ def import_fetalclip(
         output: the base's folder.
         config: open_clip's model config of the checkpoint.
         dtype: numbers that the weights are stored in.
-        images: folder of frames that brightness is varied on; None takes a phantom's.
+        images: folder of frames to vary brightness and patches on; None takes a phantom's.
         overwrite: whether an older base may be replaced.
 
     Raises:
@@ -96,7 +98,8 @@ def import_fetalclip(
     )
     log.info("%s holds the visual tower, sha256 of its source %s", output, provenance["sha256"])
     frames = phantom_frames() if images is None else read_images(images)
-    log.info("%s", intensity_report(output, frames))
+    for line in feature_report(output, frames):
+        log.info("%s", line)
 
 
 def phantom_frames() -> np.ndarray:
@@ -122,30 +125,55 @@ def read_images(folder: Path) -> np.ndarray:
 
 
 @torch.inference_mode()
-def intensity_report(base: Path, frames: np.ndarray) -> str:
-    """How far `--intensity fan` takes the trunk's pooled feature from what it was trained on.
+def feature_report(base: Path, frames: np.ndarray) -> list[str]:
+    """How far `--intensity` and `--tokens` take the trunk's features from what it was trained on.
+
+    That is: brightness as it is, and all patches in view.
 
     Args:
         base: the folder of the base.
         frames: (N, H, W) uint8.
 
     Returns:
-        One line: the cosine of the two features, beside that of two different frames.
+        A line for scale, the pooled features' cosine of two different frames; then a line for each
+        option, with those of the same frame, and of the fan's patches after the tapped blocks.
     """
     config, trunk, _ = load_base(base)
-    grid, patches = to_grid(frames, config.image_size), patches_in_fan(config)
-    as_is, fan = (
-        functional.normalize(
-            trunk_features(trunk, config, patches, normalise(grid, intensity)).pooled
-        )
-        for intensity in ("as-is", "fan")
+    grid = to_grid(frames, config.image_size)
+    fan = TrunkPass(NetworkConfig(config, decoder_width=1)).patches
+
+    def features(patches: Patches, intensity: Intensity) -> TrunkFeatures:
+        through = TrunkPass(NetworkConfig(config, decoder_width=1, patches=patches))
+        found: TrunkFeatures = through(trunk, normalise(grid, intensity))
+        return found._replace(taps=[tap.flatten(2)[:, :, fan] for tap in found.taps])
+
+    trained_on = features("all", "as-is")
+    pooled = functional.normalize(trained_on.pooled)
+    others = (pooled @ pooled.T).fill_diagonal_(math.nan).nanmedian()
+    blocks = ", ".join(str(block + 1) for block in config.tap_blocks)
+    lines = [
+        f"cosine of two different frames' pooled features: {others:.3f} (median of {len(frames)} "
+        f"frames); of a frame's features with what the trunk was trained on, pooled (least), and "
+        f"of the fan's patches after blocks {blocks}:"
+    ]
+    changes: tuple[tuple[str, Patches, Intensity], ...] = (
+        ("--intensity fan", "all", "fan"),
+        ("--tokens registers", "registers", "as-is"),
+        ("--tokens fan", "fan", "as-is"),
     )
-    same, others = (as_is * fan).sum(dim=1), (as_is @ as_is.T).fill_diagonal_(math.nan)
-    return (
-        f"brightness scaled inside the fan: the pooled feature's cosine with that of the frame as "
-        f"it is has a median of {same.median():.3f} (least {same.min():.3f}) over {len(frames)} "
-        f"frames; that of two different frames is {others.nanmedian():.3f}"
-    )
+    for option, patches, intensity in changes:
+        lines.append(f"{option}: {_cosines(trained_on, features(patches, intensity))}")
+    return lines
+
+
+def _cosines(before: TrunkFeatures, after: TrunkFeatures) -> str:
+    """Median cosines of pooled features and of each tap's tokens (N, width, K)."""
+    pooled = functional.cosine_similarity(before.pooled, after.pooled)
+    taps = [
+        f"{functional.cosine_similarity(old, new).median():.3f}"
+        for old, new in zip(before.taps, after.taps, strict=True)
+    ]
+    return f"{pooled.median():.3f} ({pooled.min():.3f}); {', '.join(taps)}"
 
 
 def read_state(path: Path) -> State:

@@ -16,6 +16,8 @@ Device = Literal["auto", "cpu", "cuda"]
 StoredType = Literal["fp16", "fp32"]
 # preprocess.Intensity, which would bring torch; mypy holds the two to the same words.
 Intensity = Literal["as-is", "fan"]
+# network.Patches, likewise, and what leaves the choice to the trunk.
+Tokens = Literal["auto", "fan", "all", "registers"]
 # network.HeadName, likewise.
 HeadName = Literal["joint", "class", "area", "rating", "fusion"]
 # Which frames without annotation teach an empty mask. Next to annotated frames, and in sweeps that
@@ -163,6 +165,10 @@ class FitOptions:
     """Sizes of the frame that the decoder convolves itself, 1 to 4."""
     intensity: Intensity = "fan"
     """as-is: brightness as the machine made it; fan: mean and spread as usual inside the fan."""
+    tokens: Tokens = "auto"
+    """Patches that go through the trunk: fan, those with a pixel in the fan; all; registers, the
+    fan's and four tokens that stand for the others; auto: registers on FetalCLIP's trunk, else
+    fan."""
     head: HeadName = "joint"
     """What rates a frame: joint is this project's; class, area: as FetalCLIP_CLS and _SEG; rating,
     fusion: quality as a number, the latter from features of four depths."""
@@ -272,7 +278,7 @@ class ImportFetalclip:
     config: Path = RESOURCES / "fetalclip.json"
     """open_clip's model config of the checkpoint."""
     images: Path | None = None
-    """Folder of frames (.png) to try --intensity on; None takes a phantom's."""
+    """Folder of frames (.png) to try --intensity and --tokens on; None takes a phantom's."""
     dtype: StoredType = "fp16"
     """Numbers that the weights are stored in."""
     overwrite: bool = False

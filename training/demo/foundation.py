@@ -17,9 +17,8 @@ from acouslic.challenge import Quality
 from acouslic.network import (
     Decoder,
     NetworkConfig,
+    TrunkPass,
     build_trunk,
-    patches_in_fan,
-    trunk_features,
 )
 from acouslic.preprocess import normalise
 from dataset.cache import Cache
@@ -75,8 +74,7 @@ class AnatomyNet(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.maps = nn.Linear(config.width, (len(LANDMARKS) + 1) * FINENESS**2)
         self.quality = nn.Linear(config.embed_dim, len(Quality))
-        self.in_fan: torch.Tensor
-        self.register_buffer("in_fan", patches_in_fan(config), persistent=False)
+        self.trunk_pass = TrunkPass(network)
 
     @property
     def size(self) -> int:
@@ -86,7 +84,7 @@ class AnatomyNet(nn.Module):
     def forward(self, frames: torch.Tensor) -> AnatomyOutput:
         """Answer for frames (N, S, S) of grey levels, 0 to 255."""
         images = normalise(frames, self.intensity)
-        features = trunk_features(self.trunk, self.config, self.in_fan, images)
+        features = self.trunk_pass(self.trunk, images)
         tokens = features.taps[-1].permute(0, 2, 3, 1)
         maps = self.maps(self.norm(tokens)).permute(0, 3, 1, 2)
         maps = functional.pixel_shuffle(maps, FINENESS).float()
