@@ -43,6 +43,8 @@ HeadName = Literal["joint", "class", "area", "rating", "fusion"]
 DecoderName = Literal["own", "published"]
 # Which patches' tokens go through the trunk's blocks, see `NetworkConfig.patches`.
 Patches = Literal["fan", "all", "registers"]
+# What brings features of different sizes to one scale, see `NetworkConfig.norms`.
+Norms = Literal["shared", "by-source"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,10 @@ class NetworkConfig:
     patches: Patches = "fan"
     """Patches that go through the trunk: those with a pixel in the fan, or all; registers: those in
     the fan, and up to four tokens that stand for the others."""
+    norms: Norms = "shared"
+    """by-source: the trunk's own last LayerNorm on its taps, and one LayerNorm for each source of
+    the joint head; shared, as before there was a choice: taps as they are, one LayerNorm over all
+    sources."""
     scorer: BackboneConfig | TrunkScorerConfig | None = None
     """A network beside this one that rates the frame in the head's place; None has the head."""
 
@@ -285,6 +291,7 @@ class TrunkPass(nn.Module):
         """Make the one of a network of this architecture."""
         super().__init__()
         self.grid, self.blocks = config.trunk.grid, config.tap_blocks
+        self.norms_taps = config.norms == "by-source"
         in_fan = patches_in_fan(config.trunk)
         taking_part = np.ones_like(in_fan) if config.patches == "all" else in_fan
         outside = ~in_fan if config.patches == "registers" else np.zeros_like(in_fan)
@@ -305,6 +312,8 @@ class TrunkPass(nn.Module):
         tokens, kept = trunk.transformer.forward_intermediates(
             self._tokens(trunk, images), indices=different
         )
+        if self.norms_taps:
+            kept = [trunk.ln_post(tap) for tap in kept]
         taps = [kept[different.index(block)] for block in self.blocks]
         pooled, _ = trunk._pool(tokens)
         return TrunkFeatures(
@@ -452,6 +461,28 @@ class Decoder(nn.Module):
         return maps
 
 
+class SourceNorm(nn.LayerNorm):
+    """A LayerNorm for each of several sources, side by side in one vector.
+
+    One over all of them would leave next to nothing of those whose numbers are small: some channels
+    of a ViT's tokens are a hundred times larger than its pooled feature.
+    """
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        """Make it for sources of so many numbers each."""
+        super().__init__(sum(sizes))
+        self.sizes = list(sizes)
+
+    def forward(self, joined: torch.Tensor) -> torch.Tensor:
+        """Vectors (N, sum of sizes) to the same, each source with mean 0 and variance 1."""
+        parts = (torch.split(x, self.sizes, dim=-1) for x in (joined, self.weight, self.bias))
+        normed = [
+            functional.layer_norm(source, weight.shape, weight, bias, self.eps)
+            for source, weight, bias in zip(*parts, strict=True)
+        ]
+        return torch.cat(normed, dim=-1)
+
+
 class QualityHead(nn.Module):
     """A frame's quality, from the pooled feature and from what the predicted mask covers.
 
@@ -462,9 +493,10 @@ class QualityHead(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         """Make one for the features of a network of this architecture."""
         super().__init__()
-        merged = (4 + 2 + 1) * config.decoder_width  # the channels of Decoder.merges
-        inputs = config.trunk.embed_dim + config.trunk.width + merged
-        self.norm = nn.LayerNorm(inputs)
+        merged = (channels * config.decoder_width for channels in (4, 2, 1))  # of Decoder.merges
+        sizes = config.trunk.embed_dim, config.trunk.width, *merged
+        inputs = sum(sizes)
+        self.norm = SourceNorm(sizes if config.norms == "by-source" else (inputs,))
         self.hidden = nn.Linear(inputs + 2, HIDDEN)
         self.logits = nn.Linear(HIDDEN, len(Quality))
 

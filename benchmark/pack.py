@@ -53,9 +53,9 @@ def pack_trial(
         )
     asked = json.loads((benchmark / OPTIONS).read_text())
     protocol, cache = Protocol(**asked["protocol"]), open_cache(cache_folder)
-    # Before there was a choice, only the fan's patches went through the trunk of `joint`.
-    tokens = asked.get("tokens", "fan")
-    plan = Plan(asked["size_px"], protocol, weights, asked["stand_ins"], tokens)
+    # What `joint` was before folders said it.
+    joint = asked.get("tokens", "fan"), asked.get("norms", "shared")
+    plan = Plan(asked["size_px"], protocol, weights, asked["stand_ins"], *joint)
     network = packed(benchmark, SYSTEMS[name], trial, plan)
     judged = json.loads((folder / CHALLENGE).read_text())
     result = json.loads((folder / RESULT).read_text())

@@ -21,7 +21,7 @@ from benchmark.plots import PLOTS, draw_plots
 from benchmark.protocol import Tables, counts, split, tables
 from benchmark.request import Request
 from benchmark.summary import summarise, trial_folder
-from benchmark.systems import NATIVE_SIZE_PX, SYSTEMS, Plan, System
+from benchmark.systems import NATIVE_SIZE_PX, NORMS, SYSTEMS, Plan, System
 from benchmark.table import TABLE_MARKS, build_page, write_tables
 from benchmark.trial import FAILED, Setting, rehearse
 from dataset.backends import Needs, run_jobs
@@ -149,6 +149,7 @@ def _claim(output: Path, cache: Cache, request: Request, images: dict[str, bool]
         "schedule": asdict(request.schedule),
         "stand_ins": request.stand_ins,
         "tokens": request.tokens,
+        "norms": NORMS,
         "size_px": cache.size,
         "cases": [case.facts.uuid for case in cache.cases],
     }

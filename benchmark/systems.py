@@ -16,7 +16,7 @@ import torch
 from acouslic.backbones import BackboneName, View, build_backbone
 from acouslic.heads import AREA_THRESHOLD
 from acouslic.lora import TARGETS, LoraConfig
-from acouslic.network import AbdomenNet, DecoderName, NetworkConfig, TrunkConfig
+from acouslic.network import AbdomenNet, DecoderName, NetworkConfig, Norms, TrunkConfig
 from benchmark import published as paper
 from benchmark.networks import (
     BenchmarkNetwork,
@@ -44,6 +44,8 @@ REFERENCE_TRUNK_TARGETS = ("c_fc", "c_proj", "out_proj")
 CNN_CROP, SWIN_CROP = 0.875, 0.9
 # As in training, and small for a trial.
 DECODER_WIDTH, STAND_IN_DECODER_WIDTH = 32, 8
+# As `fit` has it.
+NORMS: Norms = "by-source"
 LORA = LoraConfig()
 # Quality is 0, 0.6 or 1: halfway to the lowest annotated one.
 QUALITY_THRESHOLD = 0.3
@@ -67,6 +69,8 @@ class Plan:
     """Whether a small network of the family takes its place."""
     tokens: Tokens = "auto"
     """Patches that go through the trunk of `joint`, see `BenchmarkOptions`."""
+    norms: Norms = NORMS
+    """What brings the features of `joint` to one scale."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,9 @@ def _network(trunk: Any, config: NetworkConfig) -> AbdomenNet:
 def _joint(plan: Plan) -> Built:
     config, trunk, name, provenance = _trunk(plan)
     patches = patches_for(plan.tokens, provenance)
-    network = _network(trunk, NetworkConfig(config, _decoder_width(plan), patches=patches))
+    network = _network(trunk, NetworkConfig(
+        config, _decoder_width(plan), patches=patches, norms=plan.norms
+    ))  # fmt: skip
     trained = _adapt_fairly(network.trunk, plan)
     return Built(Joint(network), name, provenance["what"], f"{trained}, decoder and quality head")
 

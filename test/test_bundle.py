@@ -102,6 +102,21 @@ def test_a_bundle_gives_back_what_was_saved(tmp_path: Path, tiny_network: Abdome
     assert bundle.id.startswith("test-")
 
 
+def test_a_bundle_knows_its_patches_and_norms(tmp_path: Path, tiny_config: NetworkConfig) -> None:
+    torch.manual_seed(0)
+    config = replace(tiny_config, patches="registers", norms="by-source")
+    network = AbdomenNet(config).eval()
+    save(tmp_path / "b", [network])
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected, found = network(images), load_bundle(tmp_path / "b").members[0](images)
+        plain = AbdomenNet(tiny_config).eval()
+        plain.load_state_dict(network.state_dict())
+        assert not torch.allclose(plain(images).quality_logits, expected.quality_logits, atol=1e-3)
+    torch.testing.assert_close(found.mask_logits, expected.mask_logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.quality_logits, expected.quality_logits, atol=1e-4, rtol=1e-4)
+
+
 def test_any_user_may_read_a_bundle(tiny_bundle: Path) -> None:
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in tiny_bundle.iterdir())
 

@@ -65,14 +65,18 @@ def test_both_engines_give_the_same_answer(tiny_bundle: Path, frames: np.ndarray
     assert np.allclose(found.frame_scores, expected.frame_scores, atol=QUALITY)
 
 
-VIT_L = NetworkConfig(TrunkConfig(224, 14, 1024, 24, 768), decoder_width=8, patches="registers")
-
-
-@pytest.mark.parametrize(
-    "config",
-    [*(replace(TINY, patches=patches) for patches in ("fan", "all", "registers")), VIT_L],
-    ids=lambda config: f"{config.trunk.width}-{config.patches}",
+VIT_L = NetworkConfig(
+    TrunkConfig(224, 14, 1024, 24, 768), decoder_width=8, patches="registers", norms="by-source"
 )
+CONFIGS = {
+    "fan": TINY,
+    "all": replace(TINY, patches="all"),
+    "registers": replace(TINY, patches="registers", norms="by-source"),
+    "ViT-L": VIT_L,
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_both_engines_agree_whatever_goes_through_the_trunk(
     config: NetworkConfig, frames: np.ndarray
 ) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from acouslic.bundle import plain_state
 from acouslic.lora import TARGETS, LoraConfig, merge_adapters
-from acouslic.network import AbdomenNet, NetworkConfig, Patches, TrunkConfig, TrunkPass
+from acouslic.network import AbdomenNet, NetworkConfig, Norms, Patches, TrunkConfig, TrunkPass
 from training.adapters import add_lora, lora_layers, merge_lora
 
 RESOURCES = Path(__file__).parents[1] / "resources"
@@ -41,7 +41,8 @@ PATCHES: tuple[Patches, ...] = ("fan", "all", "registers")
 def test_every_adapter_trains(config_file: str, patches: Patches, parameters: int | None) -> None:
     torch.manual_seed(0)
     trunk = TrunkConfig.read(RESOURCES / config_file)
-    network = AbdomenNet(NetworkConfig(trunk, 8, patches=patches))
+    norms: Norms = "by-source" if patches == "registers" else "shared"
+    network = AbdomenNet(NetworkConfig(trunk, 8, patches=patches, norms=norms))
     add_lora(network.trunk, LoraConfig())
     trainable = [parameter for parameter in network.trunk.parameters() if parameter.requires_grad]
     if parameters is not None:

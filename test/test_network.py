@@ -10,10 +10,14 @@ from torch.nn import functional
 
 from acouslic.network import (
     AbdomenNet,
+    Decoded,
     Decoder,
     NetworkConfig,
+    Norms,
     Patches,
+    SourceNorm,
     TrunkConfig,
+    TrunkFeatures,
     TrunkPass,
     attend,
     build_trunk,
@@ -132,6 +136,53 @@ def test_registers_are_means_over_what_lies_outside_the_fan() -> None:
     corner[0, :2] = True
     assert register_shares(corner).tolist() == [[0.5, 0.5, *([0.0] * 14)]]
     assert register_shares(np.zeros((4, 4), bool)).shape == (0, 16)
+
+
+def test_the_trunks_own_norm_brings_its_taps_to_one_scale(tiny_config: NetworkConfig) -> None:
+    torch.manual_seed(0)
+    network = AbdomenNet(replace(tiny_config, norms="by-source")).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        nn.init.normal_(network.trunk.ln_post.weight)
+        normed = network.trunk_features(images)
+        network.trunk_pass = TrunkPass(tiny_config)
+        raw = network.trunk_features(images)
+        expected = [network.trunk.ln_post(token) for token in raw.class_tokens]
+    assert torch.equal(raw.pooled, normed.pooled)
+    torch.testing.assert_close(normed.class_tokens, expected)
+    torch.testing.assert_close(normed.class_tokens[-1] @ network.trunk.proj, normed.pooled)
+    seen = raw.taps[0].any(dim=1)
+    assert torch.equal(normed.taps[0].any(dim=1), seen)
+
+
+def test_a_norm_over_one_source_is_a_layer_norm_and_over_several_one_for_each() -> None:
+    torch.manual_seed(0)
+    sizes, scales = (8, 16, 4), (1.0, 100.0, 0.1)
+    sources = zip(sizes, scales, strict=True)
+    joined = torch.cat([scale * torch.randn(3, size) for size, scale in sources], dim=1)
+    plain, shared, each = nn.LayerNorm(28), SourceNorm((28,)), SourceNorm(sizes)
+    for name in ("weight", "bias"):
+        nn.init.normal_(plain.get_parameter(name))
+    for norm in (shared, each):
+        norm.load_state_dict(plain.state_dict())
+    assert torch.equal(shared(joined), plain(joined))
+    of_each = ((each(joined) - each.bias) / each.weight).split(sizes, dim=1)
+    for source in of_each:
+        assert source.mean(dim=1).abs().max() < 1e-4
+        assert 0.9 < source.std(dim=1, correction=0).min() < 1.01
+
+
+@pytest.mark.parametrize("norms", ["shared", "by-source"])
+def test_large_tokens_drown_the_pooled_feature_only_in_a_shared_norm(
+    tiny_config: NetworkConfig, norms: Norms
+) -> None:
+    torch.manual_seed(0)
+    head = AbdomenNet(replace(tiny_config, norms=norms)).quality_head
+    decoded = Decoded(torch.randn(1, 1, 32, 32), [torch.rand(1, n, 8, 8) for n in (16, 8, 4)])
+    pooled, taps = torch.randn(1, 64), [100 * torch.randn(1, 64, 4, 4)]
+    told = [head(TrunkFeatures(x, taps, []), decoded) for x in (pooled, pooled.roll(1, dims=1))]
+    moved = (told[0] - told[1]).abs().max()
+    assert bool(moved > 0.05) is (norms == "by-source"), moved
 
 
 def test_pooling_under_a_mask_takes_what_the_mask_covers() -> None:

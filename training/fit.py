@@ -194,6 +194,7 @@ def adapted_network(base: Path, cache: Cache, options: FitOptions) -> AbdomenNet
             options.intensity,
             head=options.head,
             patches=patches_for(options.tokens, provenance),
+            norms=options.norms,
         )
     )
     network.trunk.load_state_dict(trunk.state_dict())

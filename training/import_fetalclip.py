@@ -143,7 +143,8 @@ def feature_report(base: Path, frames: np.ndarray) -> list[str]:
     fan = TrunkPass(NetworkConfig(config, decoder_width=1)).patches
 
     def features(patches: Patches, intensity: Intensity) -> TrunkFeatures:
-        through = TrunkPass(NetworkConfig(config, decoder_width=1, patches=patches))
+        network = NetworkConfig(config, decoder_width=1, patches=patches, norms="by-source")
+        through = TrunkPass(network)
         found: TrunkFeatures = through(trunk, normalise(grid, intensity))
         return found._replace(taps=[tap.flatten(2)[:, :, fan] for tap in found.taps])
 

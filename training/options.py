@@ -18,7 +18,8 @@ StoredType = Literal["fp16", "fp32"]
 Intensity = Literal["as-is", "fan"]
 # network.Patches, likewise, and what leaves the choice to the trunk.
 Tokens = Literal["auto", "fan", "all", "registers"]
-# network.HeadName, likewise.
+# network.Norms and network.HeadName, likewise.
+Norms = Literal["shared", "by-source"]
 HeadName = Literal["joint", "class", "area", "rating", "fusion"]
 # Which frames without annotation teach an empty mask. Next to annotated frames, and in sweeps that
 # nobody looked through, abdomens are well in view that no mask tells of.
@@ -169,6 +170,9 @@ class FitOptions:
     """Patches that go through the trunk: fan, those with a pixel in the fan; all; registers, the
     fan's and four tokens that stand for the others; auto: registers on FetalCLIP's trunk, else
     fan."""
+    norms: Norms = "by-source"
+    """by-source: the trunk's own last norm on the tokens that the heads see, and a norm for each
+    source of the joint head; shared, as before: tokens as they are, one norm over all sources."""
     head: HeadName = "joint"
     """What rates a frame: joint is this project's; class, area: as FetalCLIP_CLS and _SEG; rating,
     fusion: quality as a number, the latter from features of four depths."""
