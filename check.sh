@@ -28,4 +28,4 @@ git ls-files -z '*.sh' .ci/run | xargs -0 "$bin/shellcheck"
 "$bin/mypy"
 # A part of the suite covers a part of the code: the floor is for the whole.
 [ $# -gt 0 ] || set -- --cov=acouslic --cov=evaluation --cov-report=term:skip-covered --cov-fail-under=90
-"$bin/python" -m pytest --numprocesses 2 "$@"
+"$bin/python" -m pytest --numprocesses 2 --dist worksteal "$@"

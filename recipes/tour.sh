@@ -9,9 +9,9 @@ usage: recipes/tour.sh [WORK]
 
   WORK   new or empty folder for all that is made (default: tour); about 1 GB
 
-Six simulated stacks are made and two folds are trained on the demo's trunk for a minute each, with the commands that
-real data take. It needs no data, no GPU, and at most six minutes on two cores. The figures mean nothing: six stacks
-and a minute are far too few. It ends by naming the page to open.
+Four simulated stacks are made and two folds are trained on the demo's trunk for half a minute each, with the commands
+that real data take. It needs no data, no GPU, and at most six minutes on two cores. The figures mean nothing: four
+stacks and half a minute are far too few. It ends by naming the page to open.
 TEXT
 }
 
@@ -38,21 +38,21 @@ step() {
 }
 
 mkdir -p "$work"
-step "Six phantoms to train on, two to be judged on" \
-  python -m phantom "$work/data" --cases 6 --seed 11 --workers 2
-python -m phantom "$work/new" --cases 2 --seed 12 --workers 2
+step "Four phantoms to train on, one to be judged on" \
+  python -m phantom "$work/data" --cases 4 --seed 11 --workers 2
+python -m phantom "$work/new" --cases 1 --seed 12
 step "The training cache" \
   python -m training prepare "$work/data" --output "$work/cache" --size 128 --workers 2
 step "Two folds, from the demo's trunk" \
   python -m training fit "$work/cache" --base resources/demo --output "$work/runs" --fold all --folds 2 \
-  --epochs 2 --steps-per-epoch 40 --batch-size 16 --decoder-width 8 --validate-every 2
+  --epochs 1 --steps-per-epoch 40 --batch-size 16 --decoder-width 8
 step "Every case judged by the fold that never saw it" \
   python -m training cross-validate "$work/cache" --base resources/demo --runs "$work/runs"
 step "A bundle" \
   python -m training pack "$work/runs" --base resources/demo --output "$work/bundle" --name tour
-step "Its answers for the new stacks" \
+step "Its answer for the new stack" \
   python -m evaluation run "$work/new" --model "$work/bundle" --output "$work/answers"
-step "Their score" \
+step "Its score" \
   python -m evaluation score "$work/answers" "$work/new" --output "$work/score"
 step "A report" \
   python -m evaluation report "$work/score"

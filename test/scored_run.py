@@ -78,7 +78,7 @@ def write_run(folder: Path) -> ScoredRun:
     ):
         place = ["--model", str(run.bundle), "--output", str(answers), "--device", "cpu"]
         # A random network may see no abdomen anywhere: its guess will do.
-        how = ["--rule", rule, "--fail-soft"]
+        how = ["--rule", rule, "--engine", "torch", "--fail-soft"]
         assert main(["run", str(run.dataset), *place, *how]) == 0
         what = [str(answers), str(run.dataset), "--output", str(scored), "--workers", "1"]
         assert main(["score", *what]) == 0

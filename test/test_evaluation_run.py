@@ -37,6 +37,9 @@ FILES = (
     "fetal-abdominal-circumference.json",
 )
 
+# What a run does about its cases is the same with each engine, and PyTorch converts nothing.
+QUICK = ("--device", "cpu", "--engine", "torch")
+
 
 @pytest.fixture
 def dataset(tmp_path: Path, frames: np.ndarray) -> Path:
@@ -51,7 +54,7 @@ def dataset(tmp_path: Path, frames: np.ndarray) -> Path:
 
 def run(dataset: Path, bundle: Path, output: Path, *more: str) -> int:
     arguments = ["run", str(dataset), "--model", str(bundle), "--output", str(output)]
-    return main([*arguments, "--device", "cpu", *more])
+    return main([*arguments, *QUICK, *more])
 
 
 def stack_path(dataset: Path, case: str) -> Path:
@@ -69,7 +72,7 @@ def times(output: Path) -> dict[str, int]:
 def test_every_case_is_byte_for_byte_what_inference_writes(
     dataset: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    assert run(dataset, tiny_bundle, tmp_path / "out") == 0
+    assert run(dataset, tiny_bundle, tmp_path / "out", "--engine", "auto") == 0
     given = tmp_path / "given" / "images" / "stacked-fetal-ultrasound"
     given.mkdir(parents=True)
     shutil.copy2(stack_path(dataset, "case-b"), given)
@@ -154,7 +157,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
 ) -> None:
     output = tmp_path / "out"
     command = [sys.executable, "-m", "evaluation", "run", str(dataset), "--model", str(tiny_bundle)]
-    command += ["--output", str(output), "--device", "cpu"]
+    command += ["--output", str(output), *QUICK]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -316,7 +319,7 @@ def test_two_commands_on_one_output_share_the_cases(
 ) -> None:
     assert run(dataset, tiny_bundle, tmp_path / "serial") == 0
     command = [sys.executable, "-m", "evaluation", "run", str(dataset), "--model", str(tiny_bundle)]
-    command += ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    command += ["--output", str(tmp_path / "out"), *QUICK]
     processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert answers(tmp_path / "out") == answers(tmp_path / "serial")

@@ -204,7 +204,7 @@ def run_demo(_world: World, folder: Path, *more: str) -> int:
 
 def run_answers(world: World, output: Path) -> int:
     place = ["--model", str(world.bundle), "--output", str(output), "--device", "cpu"]
-    return evaluation(["run", str(world.dataset), *place, "--fail-soft"])
+    return evaluation(["run", str(world.dataset), *place, "--engine", "torch", "--fail-soft"])
 
 
 def run_score(world: World, output: Path) -> int:
