@@ -9,9 +9,9 @@ usage: recipes/tour.sh [WORK]
 
   WORK   new or empty folder for all that is made (default: tour); about 1 GB
 
-Four simulated stacks are made and two folds are trained on the demo's trunk for half a minute each, with the commands
-that real data take. It needs no data, no GPU, and at most six minutes on two cores. The figures mean nothing: four
-stacks and half a minute are far too few. It ends by naming the page to open.
+Four simulated stacks are made and two folds are trained on the demo's trunk for some steps each, with the commands
+that real data take. It needs no data, no GPU, and five to ten minutes on two cores. The figures mean nothing: four
+stacks and forty steps are far too few. It ends by naming the page to open.
 TEXT
 }
 
