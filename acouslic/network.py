@@ -389,7 +389,7 @@ def lay_channels_last(decoder: nn.Module) -> None:
     """Lay a decoder's filters in memory so that a pixel's channels lie together, in place.
 
     Its maps then lie so too, as the trunk's tokens do already. That takes a CPU a third less time.
-    In training it is not done: docs/performance.md says why.
+    Only training on one device may do so: docs/performance.md says why.
     """
     decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -168,6 +168,19 @@ def test_what_goes_out_of_view_is_less_good() -> None:
     assert left(half_out, angle=1.0) == Quality.NONE
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_frames_keep_their_grey_levels_where_networks_run_in_half_precision(
+    half: torch.dtype,
+) -> None:
+    frames = torch.randint(0, 255, (4, 128, 128), dtype=torch.uint8)
+    uniform = torch.rand(4, NUMBERS)
+    expected, _ = augment(frames, frames, uniform, Augmentation())
+    with torch.autocast("cpu", half):
+        varied, _ = augment(frames, frames, uniform, Augmentation())
+    assert varied.dtype == torch.float32
+    assert torch.equal(varied, expected)
+
+
 def test_nothing_gains_quality_by_augmentation() -> None:
     frames = textured().repeat(32, 1, 1)
     quality = torch.arange(32) % 3

@@ -124,17 +124,19 @@ def augment_frames(
     """
     size, numbers = frames.shape[-1], _named(uniform)
     polar = _polar(size, uniform.device)
-    x = blurred(_moved(frames, where), numbers["blur"], config).clamp_min(_LEAST_GREY)
-    x = x ** _ratio(numbers["gamma"], config.gamma_ratio)[:, None, None]
-    slope = config.depth * (2 * numbers["depth"] - 1)[:, None, None]
-    x = x * _ratio(numbers["gain"], config.gain_ratio)[:, None, None]
-    x = x * torch.exp(slope * (polar.depth - 0.5))
-    x = banded(x, numbers["bands"], numbers["bands_place"], polar, config)
-    x = grained(x, numbers["grain"], numbers["grain_place"], config)
-    x = shadowed(x, numbers, polar, config)
-    x = ringed(x, numbers["rings"], numbers["rings_count"], polar, config)
-    x = mapped(x, numbers["floor"], numbers["curve"], config)
-    return x * grid_fan(size).mask.to(x.device) * 255
+    # The grey levels of half precision are too coarse, and not all of these operations have it.
+    with torch.autocast(frames.device.type, enabled=False):
+        x = blurred(_moved(frames, where), numbers["blur"], config).clamp_min(_LEAST_GREY)
+        x = x ** _ratio(numbers["gamma"], config.gamma_ratio)[:, None, None]
+        slope = config.depth * (2 * numbers["depth"] - 1)[:, None, None]
+        x = x * _ratio(numbers["gain"], config.gain_ratio)[:, None, None]
+        x = x * torch.exp(slope * (polar.depth - 0.5))
+        x = banded(x, numbers["bands"], numbers["bands_place"], polar, config)
+        x = grained(x, numbers["grain"], numbers["grain_place"], config)
+        x = shadowed(x, numbers, polar, config)
+        x = ringed(x, numbers["rings"], numbers["rings_count"], polar, config)
+        x = mapped(x, numbers["floor"], numbers["curve"], config)
+        return x * grid_fan(size).mask.to(x.device) * 255
 
 
 def quality_in_view(

@@ -222,11 +222,11 @@ class PackOptions:
 class DemoSize:
     """How much the demo bundle learns from, and how long; the defaults are the shipped one's."""
 
-    cases: tuple[int, int] = (480, 480)
+    cases: tuple[int, int] = (960, 480)
     """Phantoms of the foundation, and of the adaptation."""
     frames: int = 64
     """Frames of each phantom that is trained on."""
-    epochs: tuple[int, int] = (48, 24)
+    epochs: tuple[int, int] = (72, 30)
     """Epochs of the foundation, and of the adaptation."""
     held_out: tuple[int, int] = (16, 40)
     """Phantoms that the foundation holds out; whole stacks that the calibration is fitted on."""
