@@ -18,6 +18,7 @@ from phantom.look import Look
 from phantom.render import Renderer
 from phantom.truth import Sight, truth
 from training.augment import NONE, NUMBERS, augment, sampling_grid
+from training.batches import Draw
 from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, case_numbers, draw, draw_abdomen
 from training.demo.foundation import AnatomyFrames, AnatomyNet, FoundationTraining, MuonAndAdamW
 from training.demo.frames import add_frames, choose_frames
@@ -167,6 +168,20 @@ def test_the_stage_learns_and_goes_on_where_it_was_stopped(cache: Cache, tmp_pat
     resumed = trained(tmp_path / "stopped")
     for name, tensor in straight.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], tensor)
+
+
+def test_the_stage_learns_in_half_precision_about_what_it_learns_in_full(cache: Cache) -> None:
+    frames = AnatomyFrames(cache, SEED, case_numbers(SEED, CASES))
+    uniform = np.full(NUMBERS, 0.5, np.float32)
+    batch = frames.__getitems__([Draw(case, row, uniform) for case in range(2) for row in range(4)])
+    torch.manual_seed(0)
+    module = FoundationTraining(AnatomyNet(NETWORK), Recipe(), frames, frames).eval()
+    expected = module.losses(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = module.losses(batch)
+    losses["total"].backward()  # type: ignore[no-untyped-call]
+    for name, value in losses.items():
+        torch.testing.assert_close(value, expected[name], rtol=0.05, atol=0.05)
 
 
 def test_the_optimiser_goes_on_from_its_saved_state_as_if_never_stopped() -> None:

@@ -35,10 +35,15 @@ def training(cache: Cache, head: HeadName, rating: RatingConfig) -> AbdomenTrain
     return AbdomenTraining(network, Recipe(), cache, cache, rating=rating).train()
 
 
-@pytest.mark.parametrize("head", ["class", "rating", "fusion"])
-def test_every_head_learns_together_with_the_mask(head: HeadName, cache: Cache) -> None:
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("head", ["joint", "class", "rating", "fusion"])
+def test_every_head_learns_together_with_the_mask(
+    head: HeadName, precision: torch.dtype, cache: Cache
+) -> None:
     module = training(cache, head, RatingConfig())
-    losses = module.losses(a_batch(cache))
+    module.clusters.centres.copy_(torch.randn_like(module.clusters.centres))
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        losses = module.losses(a_batch(cache))
     losses["total"].backward()  # type: ignore[no-untyped-call]
     parts = losses["dice"] + losses["bce"] + losses["quality"]
     assert losses["total"].item() == pytest.approx(parts.item(), rel=1e-5)

@@ -352,6 +352,17 @@ def test_a_run_leaves_the_average_of_its_weights(finished: Path) -> None:
     assert not torch.equal(saved[name], checkpoint["state_dict"][f"network.{name}"])
 
 
+def test_a_run_in_half_precision_leaves_weights_in_float32(
+    cache: Cache, base: Path, tmp_path: Path
+) -> None:
+    fit(cache.folder, base, tmp_path, 0, options(epochs=1), replace(CPU, precision="bf16"))
+    weights = load_file(fold_folder(tmp_path, 0) / WEIGHTS)
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert {value.dtype for value in weights.values()} <= {torch.float32, torch.int64}
+    row = read_history(fold_folder(tmp_path, 0))[0]
+    assert np.isfinite([float(row[f"loss/{name}"]) for name in ("dice", "bce", "quality")]).all()
+
+
 def test_each_fold_has_a_seed_of_its_own() -> None:
     seeds = [of_fold(options(), fold).recipe.seed for fold in range(5)]
     assert len(set(seeds)) == 5 and of_fold(options(seed=0), 0).recipe.seed == 0
