@@ -57,6 +57,7 @@ def request_of(options: BenchmarkOptions) -> "Request":
         weights=WeightSource(weights.weights == "timm", weights.pretrained_dir, weights.base),
         compute=Compute(device_name(machine.accelerator), precision, machine.readers),
         where=machine.where,
+        test_cache=options.test_cache,
         tokens=options.tokens,
         stand_ins=weights.stand_ins,
         note=options.note,

@@ -134,7 +134,7 @@ class _Worker:
     def __init__(self, jobs: BenchmarkJobs) -> None:
         self._jobs = jobs
         self._cache = open_cache(jobs.cache)
-        self._cases: Split = split(self._cache, jobs.request.protocol)
+        self._cases: Split = split(self._cache, jobs.request.protocol, jobs.request.test_cache)
 
     @cached_property
     def _plain(self) -> Tables:

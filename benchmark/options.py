@@ -249,6 +249,9 @@ class BenchmarkOptions:
     fetalclip_seg_ours, joint, quality; None takes all eleven."""
     protocol: Literal["paper", "strict"] = "strict"
     """What the paper did, or the fair comparison."""
+    test_cache: Path | None = None
+    """Folder of a cache of other cases, of another hospital perhaps, which all are the test part;
+    those of the first cache are trained and validated on. None tests on a part of that."""
     trials: int = 5
     """Trainings of each system, each from its own seed."""
     rehearse: bool = False

@@ -5,6 +5,7 @@ is a field of `benchmark.options.Protocol`.
 """
 
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from acouslic.errors import InputError
 from benchmark.frames import FrameTable, frame_table
 from benchmark.options import Protocol
-from dataset.cache import Cache
+from dataset.cache import Cache, open_cache
 from dataset.folds import assign_folds
 
 # The seed in the paper's code: of NumPy's generator, which permutes the uuids in the csv's order.
@@ -47,21 +48,28 @@ class Tables(NamedTuple):
     """What is measured."""
 
 
-def split(cache: Cache, protocol: Protocol) -> Split:
+def split(cache: Cache, protocol: Protocol, test_cache: Path | None = None) -> Split:
     """Divide the cases; all trials have the same division.
 
     Args:
         cache: all cases.
         protocol: whether they are divided by subject.
+        test_cache: folder of a cache whose cases are the test part; those that would have been are
+            trained on then. None: all parts are of the one cache.
 
     Returns:
         The cases of each part.
 
     Raises:
-        InputError: a part would be empty.
+        InputError: a part would be empty, or the second cache is of another size or has cases of
+            the first.
     """
     uuids = _by_subject(cache) if protocol.group_by_subject else _by_case(cache)
     divided = Split(*(cache.select(of_part) for of_part in uuids))
+    if test_cache is not None:
+        training, validation, rest = uuids
+        test = _other_cases(cache, test_cache)
+        divided = Split(cache.select([*training, *rest]), cache.select(validation), test)
     if not all(part.cases for part in divided):
         raise InputError(
             expected="enough cases for a training, a validation and a test part",
@@ -69,6 +77,19 @@ def split(cache: Cache, protocol: Protocol) -> Split:
             advice="benchmark a larger cache: 10 cases are the least",
         )
     return divided
+
+
+def _other_cases(cache: Cache, test_cache: Path) -> Cache:
+    """The cases of a second cache, none of which the first one has."""
+    test = open_cache(test_cache)
+    shared = {case.facts.uuid for case in cache.cases} & {case.facts.uuid for case in test.cases}
+    if shared or test.size != cache.size:
+        raise InputError(
+            expected=f"other cases than in {cache.folder}, of {cache.size} px, in {test_cache}",
+            found=f"{len(shared)} of its cases, and frames of {test.size} px",
+            advice="prepare a data set of its own for --test-cache, with the same --size",
+        )
+    return test
 
 
 def _by_case(cache: Cache) -> list[list[str]]:

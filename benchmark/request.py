@@ -1,6 +1,7 @@
 """What one command asks the benchmark for; workers on other machines get it too."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmark.options import Compute, Protocol, Schedule, WeightSource
 from dataset.backends import Backend
@@ -23,6 +24,8 @@ class Request:
     """What they begin with."""
     compute: Compute
     """What computes."""
+    test_cache: Path | None = None
+    """Folder of a cache of other cases to test on; None tests on a part of the one cache."""
     tokens: Tokens = "auto"
     """Patches that go through the trunk of `joint`, see `BenchmarkOptions`."""
     stand_ins: bool = False

@@ -59,12 +59,12 @@ def benchmark(cache_folder: Path, output: Path, request: Request) -> dict[str, A
     _check_size(cache, request)
     images = _image_options(cache, request)
     _refuse_strangers(output)
-    cases = split(cache, request.protocol)
+    cases = split(cache, request.protocol, request.test_cache)
     plain = tables(cases, request.protocol)
     held = counts(cases, plain)
     for part, figures in held.items():
         log.info("%s: %s", part, ", ".join(f"{name} {value}" for name, value in figures.items()))
-    _claim(output, cache, request, images)
+    _claim(output, cache, cases.test, request, images)
     stages: tuple[Stage, ...] = ("train", "judge")
     for stage in stages:
         _run_stage(cache_folder, output, request, stage)
@@ -138,10 +138,19 @@ def _image_options(cache: Cache, request: Request) -> dict[str, bool] | None:
             found="--no-annotated-sweeps-only",
             advice="add --no-reference-images",
         )
-    return read_image_options(cache.folder)
+    images = read_image_options(cache.folder)
+    if request.test_cache is not None and read_image_options(request.test_cache) != images:
+        raise InputError(
+            expected=f"images in {request.test_cache} that were made as those in {cache.folder}",
+            found="others",
+            advice="give `python -m benchmark prepare` the same options for both",
+        )
+    return images
 
 
-def _claim(output: Path, cache: Cache, request: Request, images: dict[str, bool] | None) -> None:
+def _claim(
+    output: Path, cache: Cache, test: Cache, request: Request, images: dict[str, bool] | None
+) -> None:
     """Write down what all systems share; who adds to the folder must ask for the same."""
     facts = {
         "protocol": asdict(request.protocol),
@@ -153,6 +162,8 @@ def _claim(output: Path, cache: Cache, request: Request, images: dict[str, bool]
         "size_px": cache.size,
         "cases": [case.facts.uuid for case in cache.cases],
     }
+    if request.test_cache is not None:
+        facts["test_cases"] = [case.facts.uuid for case in test.cases]
     files.begin_or_resume(output / OPTIONS, facts, str(output))
 
 
@@ -171,7 +182,7 @@ def rehearse_all(cache_folder: Path, request: Request) -> None:
     chosen = _chosen(request)
     _check_size(cache, request)
     _image_options(cache, request)
-    frames = tables(split(cache, request.protocol), request.protocol)
+    frames = tables(split(cache, request.protocol, request.test_cache), request.protocol)
     failed = {}
     for system in chosen:
         try:

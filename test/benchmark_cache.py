@@ -23,14 +23,19 @@ SWEEPS = 6
 
 
 def write_cache(
-    folder: Path, n_cases: int, *, subjects: int | None = None, of_full_size: bool = False
+    folder: Path,
+    n_cases: int,
+    *,
+    first: int = 0,
+    subjects: int | None = None,
+    of_full_size: bool = False,
 ) -> Cache:
     """Cases of 60 frames; sweep 1 (and in every second case sweep 2) has an AC and annotated frames
     3 to 6, the middle two of them optimal but in every third case. The paper's images lie beside,
     but not where frames are of the challenge's own size, as judging needs them.
     """
     uuids = []
-    for number in range(n_cases):
+    for number in range(first, first + n_cases):
         annotated_sweeps = 1 + number % 2
         frames, labels = _stack(number, annotated_sweeps)
         if of_full_size:

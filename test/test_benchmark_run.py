@@ -105,6 +105,24 @@ def test_results_tables_and_plots(cache_folder: Path, tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_another_cache_is_the_test_part_whole(cache_folder: Path, tmp_path: Path) -> None:
+    write_cache(tmp_path / "other", 6, first=20)
+    output = tmp_path / "output"
+    names = ("--systems", "efficientnet", "--trials", "1")
+    results = run(cache_folder, output, *names, "--test-cache", str(tmp_path / "other"))
+    assert {part: held["cases"] for part, held in results["counts"].items()} == {
+        "training": 18,
+        "validation": 2,
+        "test": 6,
+    }
+    assert results["counts"]["test"]["frames"] == 6 * 60
+    assert results["systems"]["efficientnet"]["interval"]["f1"] is not None
+    with pytest.raises(InputError, match=r"options\.json"):
+        run(cache_folder, output, *names)
+    with pytest.raises(InputError, match="20 of its cases"):
+        run(cache_folder, output, *names, "--test-cache", str(cache_folder))
+
+
 def test_resuming_trains_only_what_is_missing(cache_folder: Path, tmp_path: Path) -> None:
     run(cache_folder, tmp_path, "--systems", "efficientnet", "--trials", "1")
     first = tmp_path / "efficientnet/trial-0/result.json"
@@ -288,7 +306,7 @@ def test_help_is_quick_and_has_a_sentence_for_every_option() -> None:
     )
     options = re.findall(r"^│ (?:--|[A-Z])", done.stdout, re.MULTILINE)
     told = re.findall(r"\S\. \((?:required|default: .+)\)", done.stdout)
-    assert len(options) == len(told) == 41
+    assert len(options) == len(told) == 42
     assert all(re.search(rf"\b{name}\b", done.stdout) for name in systems.DEFAULT_SYSTEMS)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "tyro" in imported
