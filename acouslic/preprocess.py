@@ -113,14 +113,14 @@ def normalise(grid: torch.Tensor, intensity: Intensity) -> torch.Tensor:
     """
     grey = grid.float()
     if intensity == "fan":
-        grey = _like_a_usual_frame(grey)
+        grey = like_a_usual_frame(grey)
     mean = torch.tensor(CLIP_MEAN, device=grid.device)[:, None, None]
     std = torch.tensor(CLIP_STD, device=grid.device)[:, None, None]
     return (grey[:, None] / 255 - mean) / std
 
 
-def _like_a_usual_frame(grey: torch.Tensor) -> torch.Tensor:
-    """Frames (N, S, S), each with a usual frame's mean and spread inside the fan, 0 outside."""
+def like_a_usual_frame(grey: torch.Tensor) -> torch.Tensor:
+    """Frames (N, S, S) float, each with a usual one's mean and spread in the fan, 0 outside."""
     fan = _grid_fan(grey.shape[-1]).to(grey.device)
     inside = grey[:, fan]
     mean, std = inside.mean(dim=1)[:, None, None], inside.std(dim=1)[:, None, None]

@@ -59,6 +59,7 @@ def request_of(options: BenchmarkOptions) -> "Request":
         where=machine.where,
         test_cache=options.test_cache,
         tokens=options.tokens,
+        intensity=options.intensity,
         stand_ins=weights.stand_ins,
         note=options.note,
     )

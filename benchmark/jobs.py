@@ -181,9 +181,7 @@ class _Worker:
 
     def _plan(self) -> Plan:
         request = self._jobs.request
-        return Plan(
-            self._cache.size, request.protocol, request.weights, request.stand_ins, request.tokens
-        )
+        return request.plan(self._cache.size)
 
     def _judge(self, system: System, trial: int) -> None:
         log.info("%s, trial %d: judged as the challenge does", system.name, trial + 1)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from dataset.backends import Backend
 from dataset.command import INLINE, POSITIONAL
-from training.options import Tokens
+from training.options import Intensity, Tokens
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -265,5 +265,8 @@ class BenchmarkOptions:
     """Patches that go through the trunk of joint: fan, those with a pixel in the fan; all;
     registers, the fan's and four tokens that stand for the others; auto: registers on FetalCLIP's
     trunk, else fan. The papers' systems take all."""
+    intensity: Intensity = "as-is"
+    """as-is: brightness as the machine made it, as in both papers; fan: mean and spread as usual
+    inside the fan, for every system, as `fit` has it."""
     changes: Annotated[ProtocolChanges, INLINE] = field(default_factory=ProtocolChanges)
     machine: Annotated[MachineOptions, INLINE] = field(default_factory=MachineOptions)

@@ -54,7 +54,11 @@ def pack_trial(
     asked = json.loads((benchmark / OPTIONS).read_text())
     protocol, cache = Protocol(**asked["protocol"]), open_cache(cache_folder)
     # What `joint` was before folders said it.
-    joint = asked.get("tokens", "fan"), asked.get("norms", "shared")
+    joint = (
+        asked.get("tokens", "fan"),
+        asked.get("norms", "shared"),
+        asked.get("intensity", "as-is"),
+    )
     plan = Plan(asked["size_px"], protocol, weights, asked["stand_ins"], *joint)
     network = packed(benchmark, SYSTEMS[name], trial, plan)
     judged = json.loads((folder / CHALLENGE).read_text())

@@ -21,7 +21,7 @@ from benchmark.plots import PLOTS, draw_plots
 from benchmark.protocol import Tables, counts, split, tables
 from benchmark.request import Request
 from benchmark.summary import summarise, trial_folder
-from benchmark.systems import NATIVE_SIZE_PX, NORMS, SYSTEMS, Plan, System
+from benchmark.systems import NATIVE_SIZE_PX, NORMS, SYSTEMS, System
 from benchmark.table import TABLE_MARKS, build_page, write_tables
 from benchmark.trial import FAILED, Setting, rehearse
 from dataset.backends import Needs, run_jobs
@@ -159,6 +159,7 @@ def _claim(
         "stand_ins": request.stand_ins,
         "tokens": request.tokens,
         "norms": NORMS,
+        "intensity": request.intensity,
         "size_px": cache.size,
         "cases": [case.facts.uuid for case in cache.cases],
     }
@@ -168,8 +169,7 @@ def _claim(
 
 
 def _setting(system: System, cache: Cache, frames: Tables, request: Request) -> Setting:
-    plan = Plan(cache.size, request.protocol, request.weights, request.stand_ins, request.tokens)
-    return Setting(system, plan, frames, request.schedule, request.compute)
+    return Setting(system, request.plan(cache.size), frames, request.schedule, request.compute)
 
 
 def rehearse_all(cache_folder: Path, request: Request) -> None:
@@ -215,6 +215,11 @@ def _warnings(cache: Cache, request: Request, n_test_subjects: int) -> list[str]
         warnings.append(
             "Stand-ins: every network is a small one of its family, not the architecture of the"
             " paper, so its figures are not comparable with the paper's."
+        )
+    if request.intensity == "fan":
+        warnings.append(
+            "Brightness: every system is shown frames with the mean and the spread of a usual one"
+            " inside the fan, which neither paper has."
         )
     if (few := few_subjects(n_test_subjects)) is not None:
         warnings.append(f"Test subjects: {few}")

@@ -34,7 +34,7 @@ from benchmark.weights import RANDOM, timm_model, trunk_with_weights
 from training.adapters import add_lora
 from training.base import patches_for
 from training.mixup import MixupConfig
-from training.options import Tokens
+from training.options import Intensity, Tokens
 
 # The layers that the paper's code adapts, and those it leaves out: q, k, v are one layer.
 REFERENCE_TIMM_TARGETS = ("proj", "fc1", "fc2")
@@ -71,6 +71,8 @@ class Plan:
     """Patches that go through the trunk of `joint`, see `BenchmarkOptions`."""
     norms: Norms = NORMS
     """What brings the features of `joint` to one scale."""
+    intensity: Intensity = "as-is"
+    """What becomes of the frames' brightness, see `BenchmarkOptions`."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,12 @@ def _fetalclip_seg(decoder: DecoderName) -> Callable[[Plan], Built]:
         else:
             trained = f"{_adapt_fairly(trunk, plan)} and the decoder"
         network = _network(trunk, NetworkConfig(
-            config, _decoder_width(plan), decoder=decoder, head="area", patches="all"
+            config,
+            _decoder_width(plan),
+            intensity=plan.intensity,
+            decoder=decoder,
+            head="area",
+            patches="all",
         ))  # fmt: skip
         alone = decoder == "published" and plan.protocol.dice_alone
         return Built(Segmenter(network, dice_alone=alone), name, provenance["what"], trained)
@@ -258,7 +265,11 @@ def _joint(plan: Plan) -> Built:
     config, trunk, name, provenance = _trunk(plan)
     patches = patches_for(plan.tokens, provenance)
     network = _network(trunk, NetworkConfig(
-        config, _decoder_width(plan), patches=patches, norms=plan.norms
+        config,
+        _decoder_width(plan),
+        intensity=plan.intensity,
+        patches=patches,
+        norms=plan.norms,
     ))  # fmt: skip
     trained = _adapt_fairly(network.trunk, plan)
     return Built(Joint(network), name, provenance["what"], f"{trained}, decoder and quality head")

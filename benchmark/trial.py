@@ -22,6 +22,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from acouslic import files
 from acouslic.challenge import Quality as FrameQuality
+from acouslic.preprocess import like_a_usual_frame
 from benchmark.copies import COPIES
 from benchmark.frames import (
     NO_CLUSTER,
@@ -311,6 +312,7 @@ class _Steps:
             samples = _on(read, compute.device)
             if not self.setting.plan.protocol.offline_copies:
                 samples = _vary_within_fan(samples)
+            samples = _as_shown(samples, self.setting.plan)
             with autocast(compute):
                 loss = self.network.loss(self.network(samples.frames), samples)
             self.optimiser.zero_grad(set_to_none=True)
@@ -428,13 +430,21 @@ def _embed(
     batches = in_batches([Draw(int(k), 0) for k in index], setting.schedule.batch_size)
     embeddings = []
     for samples in load(reader, batches, setting.compute.readers):
+        shown = _as_shown(_on(samples, setting.compute.device), setting.plan)
         with autocast(setting.compute):
-            embeddings.append(network.embed(samples.frames.to(setting.compute.device)).cpu())
+            embeddings.append(network.embed(shown.frames).cpu())
     return torch.cat(embeddings).numpy()
 
 
 def _on(samples: Samples, device: str) -> Samples:
     return Samples(*(values.to(device, non_blocking=True) for values in samples))
+
+
+def _as_shown(samples: Samples, plan: Plan) -> Samples:
+    """Samples with the brightness that networks are shown."""
+    if plan.intensity == "as-is":
+        return samples
+    return samples._replace(frames=like_a_usual_frame(samples.frames.float()))
 
 
 def _vary_within_fan(samples: Samples) -> Samples:
@@ -473,7 +483,7 @@ def evaluate(
         batches, load(SampleReader(table), batches, compute.readers), strict=True
     ):
         rows = np.array([draw.row for draw in batch])
-        samples = _on(read, compute.device)
+        samples = _as_shown(_on(read, compute.device), setting.plan)
         start = time.perf_counter()
         with autocast(compute):
             answer = network(samples.frames)

@@ -12,7 +12,7 @@ from acouslic.calibration import Calibration
 from acouslic.errors import InputError
 from acouslic.heads import logits_of_annotated, logits_of_rating
 from acouslic.network import HEADS, AbdomenNet, NetworkConfig, TrunkConfig, build_trunk
-from acouslic.preprocess import normalise
+from acouslic.preprocess import Intensity, like_a_usual_frame, normalise
 from benchmark.options import PAPER, STRICT, Protocol, WeightSource
 from benchmark.packing import as_one_network, save_system
 from benchmark.systems import DEFAULT_SYSTEMS, SYSTEMS, Plan
@@ -43,17 +43,19 @@ def test_a_packed_system_rates_frames_as_it_did(
     name: str, protocol: Protocol, base: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    plan = Plan(SIZE, protocol, WeightSource(base=base), stand_ins=True)
+    intensity: Intensity = "as-is" if protocol is PAPER else "fan"
+    plan = Plan(SIZE, protocol, WeightSource(base=base), stand_ins=True, intensity=intensity)
     built, masks = (SYSTEMS[system].build(plan) for system in (name, "joint"))
     for one in (built, masks):
         awaken(one.network)
         one.network.eval()
     frames = torch.randint(0, 255, (3, SIZE, SIZE), dtype=torch.uint8)
     with torch.no_grad():
-        told = built.network(frames)
-        drawn = masks.network(frames).raw[0]
+        shown = frames if intensity == "as-is" else like_a_usual_frame(frames.float())
+        told = built.network(shown)
+        drawn = masks.network(shown).raw[0]
         packed = as_one_network(built, None if SYSTEMS[name].draws_masks else masks)
-        said = packed(normalise(frames, "as-is"))
+        said = packed(normalise(frames, intensity))
     p = said.quality_logits.softmax(dim=1)
     if name == "joint":
         assert torch.allclose(1 - p[:, 0], told.score, atol=1e-5)
@@ -68,7 +70,7 @@ def test_a_packed_system_rates_frames_as_it_did(
     save_system(tmp_path / "bundle", packed, Calibration(), facts, overwrite=False)
     bundle = load_bundle(tmp_path / "bundle")
     with torch.no_grad():
-        again = bundle.members[0](normalise(frames, "as-is"))
+        again = bundle.members[0](normalise(frames, bundle.config.network.intensity))
     # Weights are stored in half precision.
     assert torch.allclose(again.quality_logits.softmax(dim=1), p, atol=0.02)
 

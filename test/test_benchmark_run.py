@@ -306,7 +306,7 @@ def test_help_is_quick_and_has_a_sentence_for_every_option() -> None:
     )
     options = re.findall(r"^│ (?:--|[A-Z])", done.stdout, re.MULTILINE)
     told = re.findall(r"\S\. \((?:required|default: .+)\)", done.stdout)
-    assert len(options) == len(told) == 42
+    assert len(options) == len(told) == 43
     assert all(re.search(rf"\b{name}\b", done.stdout) for name in systems.DEFAULT_SYSTEMS)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "tyro" in imported
