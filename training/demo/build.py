@@ -1,11 +1,11 @@
 """`demo`: the whole demo bundle from nothing but seeds, through the code that real data take.
 
-First stage, the foundation: a small trunk and a decoder learn from phantoms of one seed, of which
-the anatomy of every frame is known. Second stage, the adaptation: the trunk is frozen and gets
-adapters and a fresh quality head. They and the decoder learn from phantoms of another seed with the
-challenge's own labels and nothing else; once for each member of the ensemble. Last, the calibration
-is fitted on whole stacks of a third seed. Each stage leaves a finished artefact in the work folder
-and is skipped when it is there.
+First stage, the foundation: a small trunk and a decoder learn from phantoms of one seed, half of
+them randomised, of which the anatomy of every frame is known. Second stage, the adaptation: the
+trunk is frozen and gets adapters and a fresh quality head. They and the decoder learn from
+realistic phantoms of another seed with the challenge's own labels and nothing else; once for each
+member of the ensemble. Last, the calibration is fitted on whole realistic stacks of a third seed.
+Each stage leaves a finished artefact in the work folder and is skipped when it is there.
 """
 
 import json
@@ -126,12 +126,14 @@ def demo_options(size: DemoSize, *, goes_on: bool = False) -> DemoOptions:
         goes_on: whether the foundation's trunk has been trained before.
     """
     (learnt, adapted), (held_out, judged) = size.cases, size.held_out
-    look = Look.MIXED.value
+    realistic = Look.REALISTIC.value
     return DemoOptions(
         trunk=TrunkConfig.read(TRUNK),
         decoder_width=8,
         image_levels=4,
-        foundation_data=Phantoms(FOUNDATION_PHANTOMS_SEED, learnt, held_out, look, size.frames),
+        foundation_data=Phantoms(
+            FOUNDATION_PHANTOMS_SEED, learnt, held_out, Look.MIXED.value, size.frames
+        ),
         foundation=Recipe(
             epochs=size.epochs[0],
             steps_per_epoch=size.steps_per_epoch,
@@ -140,7 +142,7 @@ def demo_options(size: DemoSize, *, goes_on: bool = False) -> DemoOptions:
             head_rate=FOUNDATION_RATE,
             trunk_rate=LATER_RATE if goes_on else FOUNDATION_RATE,
         ),
-        adaptation_data=Phantoms(ADAPTATION_PHANTOMS_SEED, adapted, 0, look, size.frames),
+        adaptation_data=Phantoms(ADAPTATION_PHANTOMS_SEED, adapted, 0, realistic, size.frames),
         adaptation=Recipe(
             epochs=size.epochs[1],
             steps_per_epoch=size.steps_per_epoch,
@@ -151,7 +153,7 @@ def demo_options(size: DemoSize, *, goes_on: bool = False) -> DemoOptions:
             trunk_rate=1e-3,
             loss=LossConfig(empty_masks="none"),
         ),
-        held_out_data=Phantoms(HELD_OUT_PHANTOMS_SEED, 0, judged, look),
+        held_out_data=Phantoms(HELD_OUT_PHANTOMS_SEED, 0, judged, realistic),
         # Dropout on the way into every adapter takes a third of a step on a CPU.
         lora=LoraConfig(rank=16, alpha=32, dropout=0.0),
         members=size.members,
