@@ -16,6 +16,8 @@ from phantom.materials import SKULL_RIM_DB_MM, Material, Shell
 BONE_FROM_DB_MM = 0.2
 WILD_ECHO_DB = Range(-18.0, 8.0)  # of a structure whose echo is drawn without regard to what it is
 VISIBLE_SHARE, HIDDEN = 0.75, 0.2  # organs that differ from the trunk as they should; the others'
+# Annotators go by stomach and umbilical vein: they are never hidden, and differ at least so much.
+LANDMARK_CONTRAST = 0.9
 BONES_DIFFER = 0.5  # share of a bone's echo that is drawn
 RIM_FACTOR = Range(0.3, 1.3)  # between rims of one case
 LEAST_GRAIN = 0.4  # of the grainiest structure's
@@ -236,7 +238,13 @@ class Wardrobe:
         self._rng, self._appearance = rng, appearance
 
     def dressed(
-        self, material: Material, *, base_db: float, base_plain_db: float, most_db: float = np.inf
+        self,
+        material: Material,
+        *,
+        base_db: float,
+        base_plain_db: float,
+        most_db: float = np.inf,
+        least_contrast: float = 0.0,
     ) -> Material:
         """A material as this case shows it.
 
@@ -245,6 +253,7 @@ class Wardrobe:
             base_db: echo of what the structure lies in, in this case.
             base_plain_db: the same in the plain look.
             most_db: the echo may not exceed this.
+            least_contrast: least factor on its difference from the trunk.
         """
         rng, look = self._rng, self._appearance
         is_bone = material.attenuation_db_mm >= BONE_FROM_DB_MM
@@ -256,6 +265,7 @@ class Wardrobe:
             attenuation = material.attenuation_db_mm * look.shadow
         else:
             factor = look.contrast * (1 if hidden < VISIBLE_SHARE else HIDDEN)
+            factor = max(factor, least_contrast)
             echo_db = base_db + factor * (material.echo_db - base_plain_db) + noise_db
             echo_db = wild_db if tame < look.wild_share else echo_db
             attenuation = material.attenuation_db_mm + noise_db_mm

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from phantom import materials
-from phantom.appearance import Appearance, Wardrobe
+from phantom.appearance import LANDMARK_CONTRAST, Appearance, Wardrobe
 from phantom.canvas import Canvas, Window
 from phantom.materials import AMNIOTIC_FLUID_DB_MM, Material, Shell
 from phantom.mother import Wall, paint_beyond
@@ -172,7 +172,12 @@ def sample_clothes(rng: np.random.Generator, appearance: Appearance, scene: Scen
     cord = wardrobe.dressed(materials.CORD, base_db=around_db, base_plain_db=0.0)
     plain_db = fetus.trunk_material.echo_db
     inside = [
-        wardrobe.dressed(part.material, base_db=trunk_db, base_plain_db=plain_db)
+        wardrobe.dressed(
+            part.material,
+            base_db=trunk_db,
+            base_plain_db=plain_db,
+            least_contrast=LANDMARK_CONTRAST if part.name in ("stomach", "vein") else 0.0,
+        )
         for part in fetus.inside_trunk
     ]
     trunk = replace(trunk, echo_db=trunk_db)
