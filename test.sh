@@ -147,12 +147,12 @@ python_tool() {
 }
 
 make_phantom() {
-  local look=()
+  local look=(--look realistic)
   [ -z "$site" ] || look=(--site "$site")
   say "no stack in $input: making phantom $phantom_seed${site:+ of site $site}"
   rm -rf "$place/truth"
   mkdir -p "$stacks"
-  python_tool -m phantom "$place/truth" --cases 1 --seed "$phantom_seed" "${look[@]+"${look[@]}"}"
+  python_tool -m phantom "$place/truth" --cases 1 --seed "$phantom_seed" "${look[@]}"
   mv "$place/truth/images/stacked_fetal_ultrasound"/*.mha "$stacks"
 }
 

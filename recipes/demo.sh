@@ -10,11 +10,11 @@ usage: recipes/demo.sh [WORK [OPTION ...]]
   OPTION   more options of python -m training demo; a trial of minutes instead of hours, with useless weights:
            --cases 4 4 --epochs 1 1 --held-out 2 2 --steps-per-epoch 4
 
-Simulates 1,036 phantoms, trains a small trunk and a decoder on the anatomy of some, adapters and heads on the labels of
-others, and scores the bundle on the 20 phantoms of seed 3003. On two cores with avx512_bf16 and nothing else running it
-takes about two hours, calculated from what docs/training.md says was measured; without avx512_bf16 days. What is
-finished is not done again: give the same command to go on where it was stopped. The shipped bundle in resources/demo is
-not touched, nor is it what this makes: it is older.
+Simulates 1,516 phantoms, trains a small trunk and a decoder on the anatomy of some, adapters and heads on the labels of
+others, and scores the bundle on the 20 realistic phantoms of seed 3003. On two cores with avx512_bf16 and nothing else
+running it takes about an hour and a half, calculated from what docs/training.md says was measured; without avx512_bf16
+many hours. What is finished is not done again: give the same command to go on where it was stopped. The shipped bundle
+in resources/demo is not touched, nor is it quite what this makes: docs/training.md tells how it was made.
 TEXT
 }
 
@@ -34,7 +34,7 @@ PATH=$PWD/.venv/bin:$PATH
 if [ ! -d "$work/new" ]; then
   unfinished=$(mktemp -d "$work/.new.XXXXXX")
   trap 'rm -rf "$unfinished"' EXIT
-  python -m phantom "$unfinished" --cases 20 --seed 3003 --workers 2
+  python -m phantom "$unfinished" --cases 20 --seed 3003 --look realistic --workers 2
   mv "$unfinished" "$work/new"
 fi
 python -m evaluation run "$work/new" --model "$work/bundle" --output "$work/answers"

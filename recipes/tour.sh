@@ -39,8 +39,8 @@ step() {
 
 mkdir -p "$work"
 step "Four phantoms to train on, one to be judged on" \
-  python -m phantom "$work/data" --cases 4 --seed 11 --workers 2
-python -m phantom "$work/new" --cases 1 --seed 12
+  python -m phantom "$work/data" --cases 4 --seed 11 --look realistic --workers 2
+python -m phantom "$work/new" --cases 1 --seed 12 --look realistic
 step "The training cache" \
   python -m training prepare "$work/data" --output "$work/cache" --size 128 --workers 2
 step "Two folds, from the demo's trunk" \

@@ -20,6 +20,7 @@ from acouslic.command import DEMO_BUNDLE
 from acouslic.metaimage import Geometry
 from acouslic.pipeline import measure
 from acouslic.stack import Stack
+from phantom.look import Look
 from phantom.render import Renderer
 from phantom.truth import truth
 
@@ -55,7 +56,7 @@ class Golden:
 
 def phantom_stack(case: int) -> Stack:
     """Every fourteenth frame of a phantom: 10 a sweep."""
-    renderer = Renderer(truth(SEED, case))
+    renderer = Renderer(truth(SEED, case), Look.REALISTIC)
     frames = np.stack([renderer.frame(index) for index in range(0, FRAMES, EVERY)])
     return Stack(f"golden-{case}", frames, Geometry.plain(SPACING_MM))
 
