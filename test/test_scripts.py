@@ -729,7 +729,7 @@ class TestExport:
         assert (project.root / "export/model.tar.gz").exists()
 
 
-# What .ci/run does between the checks and the tour, without an engine of the machine's own.
+# What .ci/run does after the checks and beside the tour, without an engine of the machine's own.
 MAIN_JOBS = ("test.sh ", "test.sh --api invoke", "test.sh --evaluation")
 
 
@@ -737,17 +737,23 @@ class TestCi:
     @pytest.fixture
     def project(self, project: Project) -> Project:
         for script in ("venv.sh", "check.sh", "test.sh", "recipes/tour.sh"):
-            fake = "FAKE_VENV" if script == "venv.sh" else "FAKE_CHECK"
+            fake = {"venv.sh": "FAKE_VENV", "recipes/tour.sh": "FAKE_TOUR"}.get(
+                script, "FAKE_CHECK"
+            )
             text = f'#!/bin/sh\necho "{script} $*" >>"$LOG"\nexit "${{{fake}:-0}}"\n'
             write_program(project.root / script, text)
         return project
 
-    def calls(self, project: Project) -> list[str]:
+    def calls(self, project: Project, *, tours: int = 1) -> list[str]:
+        """What was called, but for the tour, which runs beside all that comes after the checks."""
         environment, *lines = [
             line for line in project.log.splitlines() if not line.startswith("docker")
         ]
         assert environment == "venv.sh requirements-platform.txt"
-        return ["the tour" if line.startswith("recipes/tour.sh /") else line for line in lines]
+        calls = [line for line in lines if not line.startswith("recipes/tour.sh /")]
+        assert len(lines) == len(calls) + tours
+        assert lines[:1] == calls[:1]
+        return calls
 
     def test_checks_then_the_main_job_both_ways(self, project: Project) -> None:
         assert project.run(".ci/run").code == 0
@@ -757,20 +763,23 @@ class TestCi:
             "test.sh --api invoke",
             "test.sh --local",
             "test.sh --evaluation",
-            "the tour",
         ]
 
     def test_without_an_engine_once(self, project: Project) -> None:
         assert project.run(".ci/run", FAKE_INFO="1").code == 0
-        assert self.calls(project) == ["check.sh ", *MAIN_JOBS, "the tour"]
+        assert self.calls(project) == ["check.sh ", *MAIN_JOBS]
+
+    def test_a_tour_that_fails_fails_it_after_the_main_job(self, project: Project) -> None:
+        assert project.run(".ci/run", FAKE_INFO="1", FAKE_TOUR="3").code == 3
+        assert self.calls(project) == ["check.sh ", *MAIN_JOBS]
 
     def test_without_a_python_for_the_platforms_launcher_it_fails(self, project: Project) -> None:
         assert project.run(".ci/run", FAKE_VENV="1").code == 1
-        assert self.calls(project) == []
+        assert self.calls(project, tours=0) == []
 
     def test_a_failed_check_ends_it(self, project: Project) -> None:
         assert project.run(".ci/run", FAKE_CHECK="1").code == 1
-        assert self.calls(project) == ["check.sh "]
+        assert self.calls(project, tours=0) == ["check.sh "]
 
     @pytest.mark.parametrize("rig_works", [True, False])
     def test_starts_the_engine_beside_the_checkout(self, project: Project, rig_works: bool) -> None:
@@ -786,7 +795,7 @@ class TestCi:
         assert up.startswith("up pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime torch==2.9.1 torchv")
         # One that works is stopped at the end, one that does not is out of the way before.
         assert rest == (
-            ["up python:3.11-slim-bookworm", *MAIN_JOBS, "the tour", "down"]
+            ["up python:3.11-slim-bookworm", *MAIN_JOBS, "down"]
             if rig_works
-            else ["down", *MAIN_JOBS, "the tour"]
+            else ["down", *MAIN_JOBS]
         )
