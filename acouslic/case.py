@@ -61,15 +61,9 @@ def answer_case(places: Places, load: Callable[[], "Bundle"], *, fail_soft: bool
         start = time.perf_counter()
         stack, bundle = _read_while_loading(find_input(places.input), load, fail_soft=fail_soft)
         seconds = {"read and load": time.perf_counter() - start}
-        from acouslic.pipeline import measure, prepare
+        from acouslic.pipeline import measure
 
-        start = time.perf_counter()
-        grid = prepare(stack, bundle)
-        seconds["preprocess"] = time.perf_counter() - start
-        if places.preview is None:
-            # The network's own memory then takes the place of the stack's.
-            stack = stack.without_pixels()
-        measurement = measure(stack, bundle, grid=grid, fail_soft=fail_soft)
+        measurement = measure(stack, bundle, fail_soft=fail_soft)
         start = time.perf_counter()
         write_outputs(places.output, stack, measurement, bundle.id, simulated=bundle.is_simulated)
         seconds |= measurement.seconds | {"write": time.perf_counter() - start}

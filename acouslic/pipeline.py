@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-import torch
 
 from acouslic.bundle import Bundle
 from acouslic.challenge import CHALLENGE_FAN, TYPICAL_AC_MM
@@ -59,23 +58,8 @@ class Measurement:
         )
 
 
-def prepare(stack: Stack, bundle: Bundle) -> torch.Tensor:
-    """Bring a stack's frames with tissue to the grid of a bundle's network.
-
-    Returns:
-        (stack.tissue.sum(), S, S) uint8, on the bundle's device.
-    """
-    tissue, size = np.flatnonzero(stack.tissue), bundle.config.network.trunk.image_size
-    return to_grid(stack.frames, size, tissue, bundle.engine.device)
-
-
 def measure(
-    stack: Stack,
-    bundle: Bundle,
-    rule: Rule | None = None,
-    *,
-    grid: torch.Tensor | None = None,
-    fail_soft: bool = False,
+    stack: Stack, bundle: Bundle, rule: Rule | None = None, *, fail_soft: bool = False
 ) -> Measurement:
     """Choose the frame of a stack, outline the abdomen on it and measure its circumference.
 
@@ -83,8 +67,6 @@ def measure(
         stack: the case.
         bundle: the weights.
         rule: how frames are scored, for comparisons; None takes the expected score.
-        grid: what `prepare` gives for them, if it is there already: the stack's pixels are not
-            looked at then.
         fail_soft: whether a stack that cannot be measured gets an answer of confidence 0 that says
             why, in place of an error.
 
@@ -99,7 +81,7 @@ def measure(
     if not fail_soft and stack.oddity is not None:
         raise stack.oddity
     try:
-        measurement, problem = _measure_odd(stack, bundle, rule, grid)
+        measurement, problem = _measure_odd(stack, bundle, rule)
     except NoMemoryError as error:
         measurement, problem = _guess(stack, bundle), error
     if problem is None:
@@ -111,13 +93,13 @@ def measure(
 
 
 def _measure_odd(
-    stack: Stack, bundle: Bundle, rule: Rule | None, grid: torch.Tensor | None
+    stack: Stack, bundle: Bundle, rule: Rule | None
 ) -> tuple[Measurement, OddStackError | None]:
     """The best answer that a stack allows, and why it is no measurement."""
     oddity = stack.oddity
     if not stack.tissue.any():
         return _guess(stack, bundle), oddity
-    measurement, outline = _measure(stack.with_whole_sweeps(), bundle, rule, grid)
+    measurement, outline = _measure(stack.with_whole_sweeps(), bundle, rule)
     if outline.is_guess and oddity is None:
         oddity = OddStackError(
             expected=f"a frame of {stack.name} on which the network sees an abdomen",
@@ -147,15 +129,14 @@ def _guess(stack: Stack, bundle: Bundle) -> Measurement:
     )
 
 
-def _measure(
-    stack: Stack, bundle: Bundle, rule: Rule | None, grid: torch.Tensor | None
-) -> tuple[Measurement, Outline]:
+def _measure(stack: Stack, bundle: Bundle, rule: Rule | None) -> tuple[Measurement, Outline]:
     """The answer for a stack of six whole sweeps that shows something, and its outline."""
-    config, tissue = bundle.config.selection, stack.tissue
+    config = bundle.config.selection
     clock = _Clock()
-    if grid is None:
-        with clock.stage("preprocess"):
-            grid = prepare(stack, bundle)
+    with clock.stage("preprocess"):
+        tissue = stack.tissue
+        size, device = bundle.config.network.trunk.image_size, bundle.engine.device
+        grid = to_grid(stack.frames, size, np.flatnonzero(tissue), device)
     with clock.stage("network"):
         prediction = predict(bundle.engine, grid, tissue, cpu_too=bundle.cpu_too)
     with clock.stage("selection"):

@@ -3,7 +3,7 @@
 Arrays are (frame, row, column) = (T, H, W) uint8; geometry keeps the file's own (x, y, z) order.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -62,19 +62,8 @@ class Stack:
         missing = self.frames_per_sweep * SWEEPS - len(self.frames)
         if not missing:
             return self
-        black = np.zeros((missing, *self.frames.shape[1:]), np.uint8)
-        padded = replace(self, frames=np.concatenate([self.frames, black]))
-        return padded._showing(np.append(self.tissue, np.zeros(missing, bool)))
-
-    def without_pixels(self) -> "Stack":
-        """The same case in next to no memory: all frames are black, and `tissue` is as before."""
-        black = replace(self, frames=np.broadcast_to(np.uint8(0), self.frames.shape))
-        return black._showing(self.tissue)
-
-    def _showing(self, tissue: np.ndarray) -> "Stack":
-        """This stack, which is told its `tissue`."""
-        vars(self)["tissue"] = tissue  # where `cached_property` keeps it
-        return self
+        padded = np.concatenate([self.frames, np.zeros_like(self.frames[:1].repeat(missing, 0))])
+        return Stack(self.name, padded, self.geometry)
 
     def sweep_of(self, frame: int) -> int:
         """The 0-based sweep that holds the frame."""

@@ -184,20 +184,6 @@ def test_a_stack_of_eleven_frames_is_answered_as_if_its_end_were_black(
     assert np.array_equal(short.mask, whole.mask)
 
 
-@pytest.mark.parametrize("n_frames", [12, 11])
-def test_once_frames_are_on_the_grid_the_stack_needs_no_pixels(
-    tiny_bundle: Path, frames: np.ndarray, n_frames: int
-) -> None:
-    bundle, stack = load_bundle(tiny_bundle), Stack("case", frames[:n_frames], IDENTITY)
-    expected = pipeline.measure(stack, bundle, fail_soft=True)
-    black, grid = stack.without_pixels(), pipeline.prepare(stack, bundle)
-    assert black.frames.shape == stack.frames.shape and not black.frames.any()
-    measured = pipeline.measure(black, bundle, grid=grid, fail_soft=True)
-    assert (measured.frame, measured.ac_mm) == (expected.frame, expected.ac_mm)
-    assert np.array_equal(measured.mask, expected.mask)
-    assert np.array_equal(measured.frame_scores, expected.frame_scores)
-
-
 def test_a_sound_stack_is_answered_alike_with_and_without_fail_soft(
     tiny_bundle: Path, frames: np.ndarray
 ) -> None:
