@@ -220,7 +220,7 @@ class PackOptions:
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much the demo bundle learns from, and how long; the defaults are the shipped one's."""
+    """How much a demo bundle learns from, and how long."""
 
     cases: tuple[int, int] = (960, 480)
     """Phantoms of the foundation, and of the adaptation."""
