@@ -11,7 +11,7 @@ usage: recipes/tour.sh [WORK]
 
 Four simulated stacks are made and two folds are trained on the demo's trunk for some steps each, with the commands
 that real data take. It needs no data, no GPU, and five to ten minutes on two cores. The figures mean nothing: four
-stacks and forty steps are far too few. It ends by naming the page to open.
+stacks and forty steps are far too few, and a stack on which such a network sees nothing gets a guess. It ends by naming the page to open.
 TEXT
 }
 
@@ -39,8 +39,8 @@ step() {
 
 mkdir -p "$work"
 step "Four phantoms to train on, one to be judged on" \
-  python -m phantom "$work/data" --cases 4 --seed 11 --look realistic --workers 2
-python -m phantom "$work/new" --cases 1 --seed 12 --look realistic
+  python -m phantom "$work/data" --cases 4 --seed 11 --workers 2
+python -m phantom "$work/new" --cases 1 --seed 12
 step "The training cache" \
   python -m training prepare "$work/data" --output "$work/cache" --size 128 --workers 2
 step "Two folds, from the demo's trunk" \
@@ -51,7 +51,8 @@ step "Every case judged by the fold that never saw it" \
 step "A bundle" \
   python -m training pack "$work/runs" --base resources/demo --output "$work/bundle" --name tour
 step "Its answer for the new stack" \
-  python -m evaluation run "$work/new" --model "$work/bundle" --output "$work/answers"
+  python -m evaluation run "$work/new" --model "$work/bundle" --output "$work/answers" \
+  --fail-soft
 step "Its score" \
   python -m evaluation score "$work/answers" "$work/new" --output "$work/score"
 step "A report" \
