@@ -11,7 +11,8 @@ usage: recipes/tour.sh [WORK]
 
 Four simulated stacks are made and two folds are trained on the demo's trunk for some steps each, with the commands
 that real data take. It needs no data, no GPU, and five to ten minutes on two cores. The figures mean nothing: four
-stacks and forty steps are far too few, and a stack on which such a network sees nothing gets a guess. It ends by naming the page to open.
+stacks and forty steps are far too few, and a stack on which such a network sees nothing gets a guess. It ends by
+naming the page to open.
 TEXT
 }
 
