@@ -65,8 +65,9 @@ def split(cache: Cache, protocol: Protocol, test_cache: Path | None = None) -> S
             the first.
     """
     uuids = _by_subject(cache) if protocol.group_by_subject else _by_case(cache)
-    divided = Split(*(cache.select(of_part) for of_part in uuids))
-    if test_cache is not None:
+    if test_cache is None:
+        divided = Split(*(cache.select(of_part) for of_part in uuids))
+    else:
         training, validation, rest = uuids
         test = _other_cases(cache, test_cache)
         divided = Split(cache.select([*training, *rest]), cache.select(validation), test)
