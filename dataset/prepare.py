@@ -1,18 +1,19 @@
-"""`prepare`: from a data set in the challenge's layout to the training cache.
+"""`prepare`: from data sets in the challenge's layout to the training cache.
 
-Everything is checked on the way. All problems of the data set are reported together; with any
+Everything is checked on the way. All problems of the data sets are reported together; with any
 problem the cache stays unfinished.
 """
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from acouslic.challenge import SIMULATED
-from acouslic.errors import AcouslicError
+from acouslic.errors import AcouslicError, InputError
 from acouslic.stack import read_stack
 from dataset.cache import begin_cache, finish_cache, has_case, store_case
 from dataset.entries import DatasetError, Entry, read_entries
@@ -36,36 +37,42 @@ class Job:
     """Whether to store it; not where the data set is known to be faulty."""
 
 
-def prepare(dataset: Path, cache: Path, *, size: int, workers: int) -> None:
-    """Check a data set and write its cache. A cache of phantoms says so, to all that is made of it.
+def prepare(datasets: Sequence[Path], cache: Path, *, size: int, workers: int) -> None:
+    """Check data sets and write their cache, which says so where they are of phantoms.
 
     Args:
-        dataset: folder in the challenge's training layout.
+        datasets: folders in the challenge's training layout, of several hospitals perhaps.
         cache: folder of the cache; cases that it already holds are not read again.
         size: side of the cached frames in pixels.
         workers: number of processes.
 
     Raises:
         DatasetError: there are problems; every one has been logged, one a line.
+        InputError: some of the data sets are of phantoms and some are not.
         OutputError: a file or folder in `cache` has a name that is needed and is not ours.
     """
+    simulated = {(dataset / SIMULATED).is_file() for dataset in datasets}
+    if len(simulated) > 1:
+        raise InputError(
+            expected="data sets of phantoms, or none of them",
+            found="both",
+            advice="prepare phantoms into a cache of their own; see `fit --phantoms`",
+        )
     begin_cache(cache)
-    uuids = add_cases(dataset, cache, size=size, workers=workers)
-    finish_cache(cache, uuids, size, simulated=(dataset / SIMULATED).is_file())
+    uuids = add_cases(datasets, cache, size=size, workers=workers)
+    finish_cache(cache, uuids, size, simulated=simulated == {True})
 
 
-def add_cases(dataset: Path, cache: Path, *, size: int, workers: int) -> list[str]:
-    """Check a data set and add its cases to a cache, which stays unfinished; see `prepare`.
+def add_cases(datasets: Sequence[Path], cache: Path, *, size: int, workers: int) -> list[str]:
+    """Check data sets and add their cases to a cache, which stays unfinished; see `prepare`.
 
     Returns:
-        The cases' names, in the data set's order.
+        The cases' names, in the data sets' order.
 
     Raises:
         DatasetError: there are problems; every one has been logged, one a line.
     """
-    entries, problems = read_entries(dataset)
-    if not entries and not problems:
-        problems = ["the table of circumferences has no rows"]
+    entries, problems = _read_all(datasets)
     jobs = [Job(entry, cache, size, store=not problems) for entry in entries]
     waiting = [job for job in jobs if not _is_stored(job)]
     log.info("%d cases, %d of them already in the cache", len(jobs), len(jobs) - len(waiting))
@@ -80,6 +87,20 @@ def add_cases(dataset: Path, cache: Path, *, size: int, workers: int) -> list[st
             advice="fix what is listed above and prepare again; finished cases are kept",
         )
     return [entry.uuid for entry in entries]
+
+
+def _read_all(datasets: Sequence[Path]) -> tuple[list[Entry], list[str]]:
+    """The cases of all data sets, and a line for each problem; a name counts once."""
+    all_entries: dict[str, Entry] = {}
+    all_problems = []
+    for dataset in datasets:
+        entries, problems = read_entries(dataset)
+        if not entries and not problems:
+            problems = [f"the table of circumferences below {dataset} has no rows"]
+        problems += [f"{e.uuid}: is in two data sets" for e in entries if e.uuid in all_entries]
+        all_entries |= {entry.uuid: entry for entry in entries}
+        all_problems += problems
+    return list(all_entries.values()), all_problems
 
 
 def run_job(job: Job) -> list[str]:

@@ -167,7 +167,7 @@ def test_prepare_makes_the_images_of_sweeps_with_an_ac_and_says_what_is_wrong(
     frames = data.add("case-a", labels({2: 1, 8: 2}), {2: "250.0"})
     with pytest.raises(InputError, match="python -m benchmark prepare"):
         read_image_options(cache_folder)
-    prepare(data.root, cache_folder, size=SIZE, workers=1)
+    prepare([data.root], cache_folder, size=SIZE, workers=1)
     prepare_images(data.root, cache_folder, ImageOptions(), workers=1)
     assert read_image_options(cache_folder) == asdict(ImageOptions())
     case = reference_case(cache_folder, open_cache(cache_folder).cases[0])

@@ -88,7 +88,7 @@ def test_demo_builds_scores_and_reports(project: Path) -> None:
     assert [call.split()[1] for call in again[1:]] == ["evaluation"] * 3
 
 
-@pytest.mark.parametrize("recipe", ["fetalclip.sh", "demo.sh", "proofs.sh"])
+@pytest.mark.parametrize("recipe", ["fetalclip.sh", "demo.sh", "proofs.sh", "sites.sh"])
 def test_help_is_told_and_a_wrong_use_is_refused(recipe: str) -> None:
     told = subprocess.run([RECIPES / recipe, "--help"], capture_output=True, text=True, check=True)
     assert told.stdout.startswith(f"usage: recipes/{recipe}")

@@ -78,7 +78,7 @@ def data(tmp_path: Path) -> DataSet:
 def test_the_cache_holds_what_the_files_hold(data: DataSet, tmp_path: Path) -> None:
     truth = labels({2: 1, 4: 2})
     frames = data.add("case", truth, {2: "210.5", 3: "220"}, seed=7)
-    prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
+    prepare([data.root], tmp_path / "cache", size=SIZE, workers=1)
     cache = open_cache(tmp_path / "cache")
     (case,) = cache.cases
     assert cache.size == SIZE
@@ -103,8 +103,41 @@ def test_a_cache_of_phantoms_says_so(data: DataSet, tmp_path: Path) -> None:
     for simulated in (False, True):
         if simulated:
             (data.root / SIMULATED).write_text("{}")
-        prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
+        prepare([data.root], tmp_path / "cache", size=SIZE, workers=1)
         assert open_cache(tmp_path / "cache").simulated is simulated
+
+
+def test_data_sets_of_two_hospitals_are_one_cache(data: DataSet, tmp_path: Path) -> None:
+    other = DataSet(tmp_path / "other")
+    data.add("here", labels({2: 1}), {2: "210"}, seed=1)
+    other.add("there", labels({2: 1}), {2: "220"}, seed=2)
+    prepare([data.root, other.root], tmp_path / "cache", size=SIZE, workers=1)
+    cases = open_cache(tmp_path / "cache").cases
+    assert [(case.facts.uuid, case.facts.ac_mm[1]) for case in cases] == [
+        ("here", 210),
+        ("there", 220),
+    ]
+
+
+def test_one_name_in_two_data_sets_is_a_problem(
+    data: DataSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = DataSet(tmp_path / "other")
+    for hospital in (data, other):
+        hospital.add("case", labels({2: 1}), {2: "210"})
+    with pytest.raises(DatasetError, match="two data sets"):
+        prepare([data.root, other.root], tmp_path / "cache", size=SIZE, workers=1)
+    assert caplog.messages == ["case: is in two data sets"]
+
+
+def test_phantoms_and_patients_are_not_one_cache(data: DataSet, tmp_path: Path) -> None:
+    phantoms = DataSet(tmp_path / "phantoms")
+    data.add("patient", labels({2: 1}), {2: "210"})
+    phantoms.add("phantom", labels({2: 1}), {2: "210"})
+    (phantoms.root / SIMULATED).write_text("{}")
+    with pytest.raises(InputError, match="--phantoms"):
+        prepare([data.root, phantoms.root], tmp_path / "cache", size=SIZE, workers=1)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_second_run_reads_only_what_is_new_or_changed(
@@ -112,7 +145,7 @@ def test_a_second_run_reads_only_what_is_new_or_changed(
 ) -> None:
     data.add("first", labels({2: 1}), {2: "210"}, seed=1)
     data.add("second", labels({2: 1}), {2: "210"}, seed=2)
-    prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
+    prepare([data.root], tmp_path / "cache", size=SIZE, workers=1)
     data.add("third", labels({2: 1}), {2: "210"}, seed=3)
     data.rows[1]["sweep_2_ac_mm"] = "215"
     data.write_table()
@@ -124,7 +157,7 @@ def test_a_second_run_reads_only_what_is_new_or_changed(
         return original(job)
 
     monkeypatch.setattr(preparing, "run_job", noting)
-    prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
+    prepare([data.root], tmp_path / "cache", size=SIZE, workers=1)
     assert read == ["second", "third"]
     cases = {case.facts.uuid: case for case in open_cache(tmp_path / "cache").cases}
     assert cases["second"].facts.ac_mm[1] == 215
@@ -152,7 +185,7 @@ def test_all_problems_are_reported_at_once(
     data.add("also-good", labels({2: 1}), {2: "210"}, seed=1)
     data.write_table()
     with caplog.at_level(logging.ERROR), pytest.raises(DatasetError, match=r"\d problems"):
-        prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
+        prepare([data.root], tmp_path / "cache", size=SIZE, workers=1)
     named = {message.partition(":")[0] for message in caplog.messages}
     assert named == {
         "strange-label",
@@ -176,7 +209,7 @@ def test_a_stack_cut_short_is_a_problem_and_the_others_are_kept(
     path.write_bytes(path.read_bytes()[:5000])
     data.add("good", labels({2: 1}), {2: "210"})
     with pytest.raises(DatasetError, match="1 problems"):
-        prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
+        prepare([data.root], tmp_path / "cache", size=SIZE, workers=1)
     assert any(message.startswith("cut-short: ") for message in caplog.messages)
     assert (tmp_path / "cache" / "good" / "case.json").is_file()
 
@@ -186,13 +219,13 @@ def test_version_1_0_is_refused_by_name(
 ) -> None:
     data.add("doubled", labels({2: 1}), {2: "579.2"})
     with pytest.raises(DatasetError):
-        prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
+        prepare([data.root], tmp_path / "cache", size=SIZE, workers=1)
     assert "version 1.0" in caplog.text
 
 
 def test_a_folder_that_is_no_data_set_is_one_problem(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="circumferences"):
-        prepare(tmp_path, tmp_path / "cache", size=SIZE, workers=1)
+        prepare([tmp_path], tmp_path / "cache", size=SIZE, workers=1)
 
 
 def test_an_interrupted_case_leaves_nothing_behind(
@@ -205,7 +238,7 @@ def test_an_interrupted_case_leaves_nothing_behind(
 
     monkeypatch.setattr(np, "savez_compressed", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(data.root, tmp_path / "cache", size=SIZE, workers=1)
+        prepare([data.root], tmp_path / "cache", size=SIZE, workers=1)
     assert list((tmp_path / "cache").iterdir()) == []
 
 

@@ -327,6 +327,19 @@ def test_a_run_leaves_weights_figures_history_and_curves(finished: Path) -> None
     assert list((finished / "tensorboard").glob("events.*"))
 
 
+def test_a_run_may_never_judge_the_held_out_stacks(
+    cache: Cache, base: Path, tmp_path: Path, finished: Path
+) -> None:
+    never = replace(options(), validate_every=3)
+    result = fit(cache.folder, base, tmp_path, 0, never, CPU)
+    assert result["epoch"] == 1 and "validation/score" not in result
+    assert not [
+        row for row in read_history(fold_folder(tmp_path, 0)) if row.get("validation/score")
+    ]
+    left = (fold_folder(tmp_path, 0) / WEIGHTS).read_bytes()
+    assert left == (finished / WEIGHTS).read_bytes()
+
+
 def test_every_adapter_and_head_has_moved_and_the_base_is_not_saved(
     finished: Path, base: Path
 ) -> None:

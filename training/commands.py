@@ -17,7 +17,8 @@ def prepare(options: Prepare) -> None:
     """Check a data set and write its training cache."""
     from dataset import prepare
 
-    prepare.prepare(options.dataset, options.output, size=options.size, workers=options.workers)
+    datasets = [options.dataset, *options.more]
+    prepare.prepare(datasets, options.output, size=options.size, workers=options.workers)
 
 
 def demo(options: Demo) -> None:

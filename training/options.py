@@ -181,7 +181,7 @@ class FitOptions:
     lora: Annotated[LoraConfig, INLINE] = field(default_factory=LoraConfig)
     recipe: Annotated[Recipe, INLINE] = field(default_factory=Recipe)
     validate_every: int = 1
-    """Epochs from one judging of the held-out stacks to the next."""
+    """Epochs from one judging of the held-out stacks to the next; above --epochs, never."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +253,8 @@ class Prepare:
     """Side of the cached frames, in pixels: 224 for FetalCLIP, 128 for the demo's trunk."""
     workers: int = 1
     """Processes, of 1 GB each."""
+    more: Annotated[tuple[Path, ...], POSITIONAL] = ()
+    """More data sets, of other hospitals, into the same cache."""
 
 
 @dataclass(frozen=True)

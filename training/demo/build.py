@@ -280,7 +280,7 @@ def _add_stacks(
                     workers=max(1, workers),
                     look=Look(phantoms.look),
                 )
-                uuids = add_cases(stacks, folder, size=size, workers=workers)
+                uuids = add_cases([stacks], folder, size=size, workers=workers)
         files.write_json(done, uuids)
     known: list[str] = json.loads(done.read_text())
     return known
