@@ -9,6 +9,7 @@ readings of ours: a bundle's calibration, fitted on cases that the head never sa
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -72,7 +73,23 @@ class AreaHead(nn.Module):
         return logits_of_annotated((share / AREA_THRESHOLD).log())
 
 
-class RatingHead(nn.Module):
+class NumberHead(nn.Module, ABC):
+    """A head that says quality as a number, in two steps: what lies between them may be mixed."""
+
+    @abstractmethod
+    def project(self, features: TrunkFeatures) -> torch.Tensor:
+        """What may be mixed, (N, ...)."""
+
+    @abstractmethod
+    def rate(self, mixable: torch.Tensor) -> torch.Tensor:
+        """Quality (N,), 0 to 1, of what `project` gave."""
+
+    def forward(self, features: TrunkFeatures, decoded: Decoded | None = None) -> torch.Tensor:
+        """Quality logits (N, 3) float32."""
+        return logits_of_rating(self.rate(self.project(features)))
+
+
+class RatingHead(NumberHead):
     """Quality as a number, by a Linear on the pooled feature."""
 
     def __init__(self, config: TrunkConfig) -> None:
@@ -84,42 +101,28 @@ class RatingHead(nn.Module):
         """What may be mixed, (N, embed_dim): the pooled feature."""
         return features.pooled
 
-    def rate(self, pooled: torch.Tensor) -> torch.Tensor:
+    def rate(self, mixable: torch.Tensor) -> torch.Tensor:
         """Quality (N,), 0 to 1, of what `project` gave."""
-        return cast(torch.Tensor, self.linear(pooled)[:, 0].float().sigmoid())
-
-    def forward(self, features: TrunkFeatures, decoded: Decoded | None = None) -> torch.Tensor:
-        """Quality logits (N, 3) float32."""
-        return logits_of_rating(self.rate(self.project(features)))
+        return cast(torch.Tensor, self.linear(mixable)[:, 0].float().sigmoid())
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
 
 
-class FusionHead(nn.Module):
-    """Quality as a number, from tokens of four depths: gated and summed, and a global branch.
+class DepthsHead(NumberHead):
+    """Quality as a number, from tokens of four depths; a subclass says how they come together.
 
-    Our interpretation of Chen et al. (2025), of which only the abstract is public. Each patch has a
-    score and a weight in the mean, as in MANIQA (arXiv 2204.08958). About 1.5 M parameters at a
-    trunk of width 1024.
+    Each is one reading of Chen et al. (2025), of which only the abstract is public.
     """
 
     def __init__(self, config: TrunkConfig) -> None:
         """Make one for a trunk of these dimensions."""
         super().__init__()
-        width, depths = FUSION_WIDTH, FUSION_DEPTHS
         self.scales = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, width))
-            for _ in range(depths)
+            nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, FUSION_WIDTH))
+            for _ in range(FUSION_DEPTHS)
         )
-        self.scale_gate = _mlp(depths * width, width // 4, depths)
-        self.channel_gates = nn.ModuleList(_mlp(width, width // 4, width) for _ in range(depths))
-        self.spatial_gates = nn.ModuleList(nn.Linear(width, 1) for _ in range(depths))
-        self.patch_score = _mlp(width, width // 2, 1)
-        self.patch_weight = _mlp(width, width // 2, 1)
-        self.whole = _mlp(depths * width, width // 2, 1)
-        self.blend = nn.Parameter(torch.zeros(()))
 
     def project(self, features: TrunkFeatures) -> torch.Tensor:
         """What may be mixed, (N, 4, 1 + patches, width): CLS and patch tokens of each depth."""
@@ -129,13 +132,71 @@ class FusionHead(nn.Module):
             scales.append(scale(tokens))
         return torch.stack(scales, dim=1)
 
-    def rate(self, tokens: torch.Tensor) -> torch.Tensor:
+
+def _of_each_depth(tokens: torch.Tensor) -> torch.Tensor:
+    """CLS and mean patch of each depth, (N, 4, 2 width), of what `DepthsHead.project` gives."""
+    return torch.cat([tokens[:, :, 0], tokens[:, :, 1:].mean(dim=2)], dim=2)
+
+
+class ConcatFusionHead(DepthsHead):
+    """Early fusion: CLS and mean patch of all depths side by side, rated by one small network."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        """Make one for a trunk of these dimensions."""
+        super().__init__(config)
+        self.score = _mlp(FUSION_DEPTHS * 2 * FUSION_WIDTH, FUSION_WIDTH, 1)
+
+    def rate(self, mixable: torch.Tensor) -> torch.Tensor:
         """Quality (N,), 0 to 1, of what `project` gave."""
-        fused = self.fuse(tokens[:, :, 1:])
+        score = self.score(_of_each_depth(mixable).flatten(1))
+        return cast(torch.Tensor, score[:, 0].float().sigmoid())
+
+
+class LateFusionHead(DepthsHead):
+    """Late fusion: each depth rates the frame by itself; a mean with learnt weights counts."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        """Make one for a trunk of these dimensions."""
+        super().__init__(config)
+        self.scores = nn.ModuleList(
+            _mlp(2 * FUSION_WIDTH, FUSION_WIDTH // 2, 1) for _ in range(FUSION_DEPTHS)
+        )
+        self.weights = nn.Parameter(torch.zeros(FUSION_DEPTHS))
+
+    def rate(self, mixable: torch.Tensor) -> torch.Tensor:
+        """Quality (N,), 0 to 1, of what `project` gave."""
+        depths = _of_each_depth(mixable).unbind(dim=1)
+        scores = torch.cat([score(x) for score, x in zip(self.scores, depths, strict=True)], dim=1)
+        weighted = scores.float().sigmoid() * self.weights.float().softmax(dim=0)
+        return weighted.sum(dim=1).clamp(0, 1)
+
+
+class FusionHead(DepthsHead):
+    """Tokens of four depths, gated and summed patch by patch, and a global branch beside them.
+
+    Each patch has a score and a weight in the mean, as in MANIQA (arXiv 2204.08958). About 1.5 M
+    parameters at a trunk of width 1024.
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        """Make one for a trunk of these dimensions."""
+        super().__init__(config)
+        width, depths = FUSION_WIDTH, FUSION_DEPTHS
+        self.scale_gate = _mlp(depths * width, width // 4, depths)
+        self.channel_gates = nn.ModuleList(_mlp(width, width // 4, width) for _ in range(depths))
+        self.spatial_gates = nn.ModuleList(nn.Linear(width, 1) for _ in range(depths))
+        self.patch_score = _mlp(width, width // 2, 1)
+        self.patch_weight = _mlp(width, width // 2, 1)
+        self.whole = _mlp(depths * width, width // 2, 1)
+        self.blend = nn.Parameter(torch.zeros(()))
+
+    def rate(self, mixable: torch.Tensor) -> torch.Tensor:
+        """Quality (N,), 0 to 1, of what `project` gave."""
+        fused = self.fuse(mixable[:, :, 1:])
         score = self.patch_score(fused)[..., 0].float().sigmoid()
         weight = self.patch_weight(fused)[..., 0].float().sigmoid()
         local = (weight * score).sum(dim=1) / weight.sum(dim=1).clamp_min(1e-6)
-        whole = self.whole(tokens[:, :, 0].flatten(1))[:, 0].float().sigmoid()
+        whole = self.whole(mixable[:, :, 0].flatten(1))[:, 0].float().sigmoid()
         share = self.blend.float().sigmoid()
         return cast(torch.Tensor, share * local + (1 - share) * whole)
 
@@ -157,7 +218,3 @@ class FusionHead(nn.Module):
             gate = channels(pooled[:, k]).sigmoid()[:, None] * places(patches[:, k]).sigmoid()
             fused = fused + scale[:, k, None, None] * gate * patches[:, k]
         return fused
-
-    def forward(self, features: TrunkFeatures, decoded: Decoded | None = None) -> torch.Tensor:
-        """Quality logits (N, 3) float32."""
-        return logits_of_rating(self.rate(self.project(features)))

@@ -21,7 +21,15 @@ from torch.nn import functional
 from acouslic import schema
 from acouslic.backbones import BackboneName, View
 from acouslic.challenge import CHALLENGE_FAN, Quality
-from acouslic.heads import LEAST_SHARE, AreaHead, ClassHead, FusionHead, RatingHead
+from acouslic.heads import (
+    LEAST_SHARE,
+    AreaHead,
+    ClassHead,
+    ConcatFusionHead,
+    FusionHead,
+    LateFusionHead,
+    RatingHead,
+)
 from acouslic.open_clip_trunk import LayerNorm, VisionTransformer
 from acouslic.preprocess import Intensity, masks_to_grid
 from acouslic.unetr import PublishedDecoder, published_taps
@@ -36,9 +44,10 @@ MLP_RATIO = 4.0
 HIDDEN = 64
 # At least so much weight is assumed under a mask, so that an empty one gives 0 and not 0 / 0.
 LEAST_WEIGHT = 1e-3
-# `joint` is this project's head, `class` FetalCLIP_CLS's, `area` FetalCLIP_SEG's; `rating` and
-# `fusion` say quality as a number.
-HeadName = Literal["joint", "class", "area", "rating", "fusion"]
+# Heads that say quality as a number.
+NumberHeadName = Literal["rating", "fusion", "fusion-concat", "fusion-late"]
+# `joint` is this project's head, `class` FetalCLIP_CLS's, `area` FetalCLIP_SEG's.
+HeadName = Literal["joint", "class", "area"] | NumberHeadName
 # `own` is this project's decoder, `published` FetalCLIP_SEG's.
 DecoderName = Literal["own", "published"]
 # Which patches' tokens go through the trunk's blocks, see `NetworkConfig.patches`.
@@ -102,7 +111,7 @@ class TrunkScorerConfig:
 
     trunk: TrunkConfig
     """Its trunk."""
-    head: Literal["class", "rating", "fusion"]
+    head: Literal["class"] | NumberHeadName
     """Its head."""
 
 
@@ -531,6 +540,8 @@ HEADS: dict[HeadName, Callable[[NetworkConfig], nn.Module]] = {
     "area": lambda config: AreaHead(config.trunk),
     "rating": lambda config: RatingHead(config.trunk),
     "fusion": lambda config: FusionHead(config.trunk),
+    "fusion-concat": lambda config: ConcatFusionHead(config.trunk),
+    "fusion-late": lambda config: LateFusionHead(config.trunk),
 }
 
 

@@ -91,7 +91,7 @@ def as_one_network(built: Built, masks: Built | None) -> AbdomenNet:
 def _scorer_config(built: Built) -> BackboneConfig | TrunkScorerConfig:
     network = built.network
     if isinstance(network, Quality):
-        return TrunkScorerConfig(network.config, "fusion" if network.uses.fusion else "rating")
+        return TrunkScorerConfig(network.config, network.head_name)
     assert isinstance(network, Classifier)
     if network.trunk_config is not None:
         return TrunkScorerConfig(network.trunk_config, "class")

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from benchmark.frames import Draw, FrameTable, in_batches
+from benchmark.frames import NO_CLUSTER, Draw, FrameTable, in_batches
 from training.mixup import MixupConfig, Pool, partner_weights
 
 # Weights of 512 anchors and 50,000 candidates are 100 MB.
@@ -29,14 +29,14 @@ def plan_batches(
         table: the training frames.
         clusters: (len(table),), NO_CLUSTER for a frame that cannot be a partner.
         batch_size: frames a batch, partners included.
-        config: the kernel's width.
+        config: which frames may be partners.
         generator: of the random numbers.
 
     Returns:
         Batches in which every second draw is the partner of the one before.
     """
     anchors = draws[: max(1, len(draws) // 2)]
-    partners = _partners(anchors, table, clusters, config.sigma, generator)
+    partners = _partners(anchors, table, clusters, config, generator)
     index = np.array([draw.row for draw in anchors])
     strata = np.lexsort((generator.random(len(index)), table.target[index], clusters[index]))
     n_batches = len(in_batches(anchors, max(1, batch_size // 2)))
@@ -52,21 +52,24 @@ def _partners(
     anchors: list[Draw],
     table: FrameTable,
     clusters: np.ndarray,
-    sigma: float,
+    config: MixupConfig,
     generator: np.random.Generator,
 ) -> list[Draw]:
-    """A frame of each anchor's cluster, in the anchor's own variation; itself where it is alone."""
+    """A partner of each anchor, in the anchor's own variation; itself where it has none."""
     torch_generator = torch.Generator().manual_seed(int(generator.integers(2**31)))
     result = list(anchors)
     anchor_clusters = clusters[[draw.row for draw in anchors]]
     for cluster in np.unique(anchor_clusters):
-        members = np.flatnonzero(clusters == cluster)
+        alike = clusters == cluster
+        members = np.flatnonzero(
+            ~alike & (clusters != NO_CLUSTER) if config.partners == "across" else alike
+        )
         candidates = _pool(table, clusters, members)
         mine = np.flatnonzero(anchor_clusters == cluster)
         for start in range(0, len(mine), ANCHORS_AT_ONCE):
             chunk = mine[start : start + ANCHORS_AT_ONCE]
             index = np.array([anchors[k].row for k in chunk])
-            weights = partner_weights(_pool(table, clusters, index), candidates, sigma)
+            weights = partner_weights(_pool(table, clusters, index), candidates, config)
             weights[torch.from_numpy(index[:, None] == members[None])] = 0
             for k, row in zip(chunk, weights, strict=True):
                 if row.sum() > 0:

@@ -5,15 +5,16 @@ the nearest published work, and no figure of theirs is claimed to be reproduced.
 correlation can be left out by themselves.
 """
 
+from typing import cast
+
 import torch
 from open_clip.transformer import VisionTransformer
 
 from acouslic.backbones import View
-from acouslic.heads import FusionHead, RatingHead
-from acouslic.network import NetworkConfig, TrunkConfig, TrunkPass
+from acouslic.heads import NumberHead
+from acouslic.network import HEADS, NetworkConfig, NumberHeadName, TrunkConfig, TrunkPass
 from benchmark.frames import NO_CLUSTER, Samples
 from benchmark.networks import Answer, BenchmarkNetwork
-from benchmark.options import QualityParts
 from training.mixup import MixupConfig, Pool
 from training.rating import rating_loss
 
@@ -25,21 +26,26 @@ class Quality(BenchmarkNetwork):
         self,
         trunk: VisionTransformer,
         config: TrunkConfig,
-        uses: QualityParts,
-        mixup: MixupConfig,
+        head: NumberHeadName,
+        *,
+        mixup: MixupConfig | None,
+        correlation: bool,
     ) -> None:
         """Put a new head on a trunk.
 
         Args:
             trunk: FetalCLIP's image encoder, or one like it.
             config: its dimensions.
-            uses: which parts of the paper are used.
-            mixup: how features are mixed, where they are.
+            head: name of the head.
+            mixup: how features are mixed; None mixes none.
+            correlation: whether the correlation is part of the loss.
         """
         super().__init__()
-        self.config, self.trunk, self.uses, self.mixup = config, trunk, uses, mixup
-        self.head = FusionHead(config) if uses.fusion else RatingHead(config)
-        self.trunk_pass = TrunkPass(NetworkConfig(config, decoder_width=1, patches="all"))
+        self.config, self.trunk, self.head_name = config, trunk, head
+        self.mixup, self.correlation = mixup, correlation
+        whole = NetworkConfig(config, decoder_width=1, patches="all")
+        self.head = cast(NumberHead, HEADS[head](whole))
+        self.trunk_pass = TrunkPass(whole)
 
     def forward(self, frames: torch.Tensor) -> Answer:
         """Score grey frames (N, S, S) by their predicted quality."""
@@ -59,12 +65,14 @@ class Quality(BenchmarkNetwork):
         Pseudo-samples count as frames. In evaluation it is Huber's loss alone, which does not
         depend on how frames come together in batches.
         """
-        mixes = self.training and self.uses.cmx and bool((samples.cluster != NO_CLUSTER).all())
+        mixes = (
+            self.training and self.mixup is not None and bool((samples.cluster != NO_CLUSTER).all())
+        )
         return rating_loss(
             self.head.rate,
             answer.raw[0],
             samples.target,
             pool=Pool(samples.target, samples.subject, samples.cluster) if mixes else None,
             mixup=self.mixup,
-            correlation=self.training and self.uses.correlation,
+            correlation=self.training and self.correlation,
         )

@@ -16,7 +16,14 @@ import torch
 from acouslic.backbones import BackboneName, View, build_backbone
 from acouslic.heads import AREA_THRESHOLD
 from acouslic.lora import TARGETS, LoraConfig
-from acouslic.network import AbdomenNet, DecoderName, NetworkConfig, Norms, TrunkConfig
+from acouslic.network import (
+    AbdomenNet,
+    DecoderName,
+    NetworkConfig,
+    Norms,
+    NumberHeadName,
+    TrunkConfig,
+)
 from benchmark import published as paper
 from benchmark.networks import (
     BenchmarkNetwork,
@@ -49,6 +56,7 @@ NORMS: Norms = "by-source"
 LORA = LoraConfig()
 # Quality is 0, 0.6 or 1: halfway to the lowest annotated one.
 QUALITY_THRESHOLD = 0.3
+CMX = MixupConfig()
 # The side of the images that all real architectures here take.
 NATIVE_SIZE_PX = 224
 
@@ -279,21 +287,48 @@ def _decoder_width(plan: Plan) -> int:
     return STAND_IN_DECODER_WIDTH if plan.stand_ins else DECODER_WIDTH
 
 
-def quality_system(uses: QualityParts) -> System:
+def quality_without(uses: QualityParts) -> System:
     """The system of quality as a number, named after what of the paper it leaves out."""
     lacking = [name for name, used in vars(uses).items() if not used]
-    mixup = MixupConfig() if uses.cmx else None
+    return quality_system(
+        quality_name(uses),
+        "Quality" + "".join(f", no {name}" for name in lacking),
+        head="fusion" if uses.fusion else "rating",
+        mixup=CMX if uses.cmx else None,
+        correlation=uses.correlation,
+    )
+
+
+def quality_system(
+    system: str,
+    title: str,
+    *,
+    head: NumberHeadName = "fusion",
+    mixup: MixupConfig | None = CMX,
+    correlation: bool = True,
+) -> System:
+    """A system of quality as a number.
+
+    Args:
+        system: its name on the command line.
+        title: its name for people.
+        head: what rates a frame.
+        mixup: how features are mixed; None mixes none.
+        correlation: whether the correlation is part of the loss.
+
+    Returns:
+        The system.
+    """
 
     def build(plan: Plan) -> Built:
         config, trunk, name, provenance = _trunk(plan)
         trained = _adapt_fairly(trunk, plan)
-        network = Quality(trunk, config, uses, mixup or MixupConfig())
-        head = "the fusion head" if uses.fusion else "a Linear"
-        return Built(network, name, provenance["what"], f"{trained} and {head}")
+        network = Quality(trunk, config, head, mixup=mixup, correlation=correlation)
+        return Built(network, name, provenance["what"], f"{trained} and the {head} head")
 
     return System(
-        quality_name(uses),
-        "Quality" + "".join(f", no {name}" for name in lacking),
+        system,
+        title,
         build,
         threshold=QUALITY_THRESHOLD,
         rates_quality=True,
@@ -388,7 +423,16 @@ SYSTEMS = _registry(
         kind="ours",
     ),
     System("joint", "Joint (ours)", _joint, rates_quality=True, draws_masks=True, kind="ours"),
-    *(quality_system(QualityParts(*used)) for used in itertools.product((True, False), repeat=3)),
+    *(quality_without(QualityParts(*used)) for used in itertools.product((True, False), repeat=3)),
+    # Other readings of the same abstract.
+    quality_system("quality-fusion-concat", "Quality, early fusion", head="fusion-concat"),
+    quality_system("quality-fusion-late", "Quality, late fusion", head="fusion-late"),
+    quality_system(
+        "quality-cmx-any", "Quality, CMX in a cluster", mixup=MixupConfig(partners="any")
+    ),
+    quality_system(
+        "quality-cmx-across", "Quality, CMX across clusters", mixup=MixupConfig(partners="across")
+    ),
 )
-# The ablations run where their flags, or their names, ask for them.
+# The ablations run where their flags, or their names, ask for them; other readings by their names.
 DEFAULT_SYSTEMS = tuple(name for name in SYSTEMS if not name.startswith("quality-"))

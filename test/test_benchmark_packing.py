@@ -38,7 +38,7 @@ def awaken(network: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("protocol", [PAPER, STRICT], ids=lambda protocol: protocol.name)
-@pytest.mark.parametrize("name", DEFAULT_SYSTEMS)
+@pytest.mark.parametrize("name", [*DEFAULT_SYSTEMS, "quality-fusion-concat", "quality-fusion-late"])
 def test_a_packed_system_rates_frames_as_it_did(
     name: str, protocol: Protocol, base: Path, tmp_path: Path
 ) -> None:

@@ -99,10 +99,15 @@ def test_partners_are_of_the_cluster_near_in_quality_and_of_others() -> None:
         subject=torch.tensor([0, 0, 1, 2, 3]),
         cluster=torch.tensor([0, 0, 0, 0, 1]),
     )
-    weights = partner_weights(pool, pool, 0.2)
+    weights = partner_weights(pool, pool, MixupConfig())
     assert weights[0].tolist() == pytest.approx([0, 0, np.exp(-4.5), np.exp(-12.5), 0])
     # Alone in its cluster: only itself is left, whatever its subject.
     assert weights[4].tolist() == [0, 0, 0, 0, 1]
+    anything = partner_weights(pool, pool, MixupConfig(partners="any"))
+    assert anything[0].tolist() == [0, 0, 1, 1, 0]
+    foreign = partner_weights(pool, pool, MixupConfig(partners="across"))
+    assert foreign[0].tolist() == [0, 0, 0, 0, 1]
+    assert foreign[4].tolist() == pytest.approx([1, 1, np.exp(-4.5), np.exp(-12.5), 0])
 
 
 def test_pairs_stay_in_their_cluster() -> None:
@@ -172,6 +177,27 @@ def test_a_planned_epoch_pairs_inside_clusters_of_training_subjects(tmp_path: Pa
         assert table.cache.cases[table.case[partner.row]].facts.subject not in held_out
 
 
+def test_a_planned_epoch_may_pair_across_clusters(tmp_path: Path) -> None:
+    table = frame_table(write_cache(tmp_path, 12), annotated_sweeps_only=True)
+    generator = np.random.default_rng(0)
+    clusters = generator.integers(0, 3, len(table))
+    clusters[::2] = NO_CLUSTER
+    draws = [Draw(int(row), 0) for row in np.flatnonzero(clusters != NO_CLUSTER)]
+    batches = plan_batches(
+        draws,
+        table,
+        clusters,
+        batch_size=16,
+        config=MixupConfig(partners="across"),
+        generator=generator,
+    )
+    pairs = [(batch[k], batch[k + 1]) for batch in batches for k in range(0, len(batch), 2)]
+    assert len(pairs) == len(draws) // 2
+    for anchor, partner in pairs:
+        assert NO_CLUSTER != clusters[partner.row] != clusters[anchor.row]
+        assert table.subject[anchor.row] != table.subject[partner.row]
+
+
 def test_planned_batches_look_like_the_whole(tmp_path: Path) -> None:
     table = frame_table(write_cache(tmp_path, 12), annotated_sweeps_only=True)
     draws = [Draw(row, 0) for row in range(len(table))]
@@ -215,6 +241,22 @@ def test_each_part_can_be_left_out(fusion: bool, cmx: bool, correlation: bool) -
     plain = torch.nn.functional.smooth_l1_loss(answer.quality, samples.target, beta=0.1)
     assert held_out.item() == pytest.approx(plain.item())
     assert (training.item() == pytest.approx(plain.item())) is not (cmx or correlation)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["quality-fusion-concat", "quality-fusion-late", "quality-cmx-any", "quality-cmx-across"],
+)
+def test_other_readings_of_the_paper_learn_too(name: str) -> None:
+    torch.manual_seed(0)
+    network = SYSTEMS[name].build(Plan(32, STRICT, WeightSource(), stand_ins=True)).network
+    assert isinstance(network, Quality)
+    samples = _samples(cluster=[0, 0, 0, 1, 1, 1], subject=[0, 1, 2, 3, 4, 5])
+    samples = samples._replace(frames=torch.randint(0, 255, (6, 32, 32), dtype=torch.uint8))
+    answer = network.train()(samples.frames)
+    assert bool(((answer.quality > 0) & (answer.quality < 1)).all())
+    network.loss(answer, samples).backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and p.grad.any() for p in network.head.parameters())
 
 
 def test_names_tell_what_is_left_out() -> None:

@@ -36,7 +36,9 @@ def training(cache: Cache, head: HeadName, rating: RatingConfig) -> AbdomenTrain
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("head", ["joint", "class", "rating", "fusion"])
+@pytest.mark.parametrize(
+    "head", ["joint", "class", "rating", "fusion", "fusion-concat", "fusion-late"]
+)
 def test_every_head_learns_together_with_the_mask(
     head: HeadName, precision: torch.dtype, cache: Cache
 ) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from acouslic.errors import InputError
-from acouslic.network import AbdomenNet, NetworkConfig
+from acouslic.network import AbdomenNet, NetworkConfig, NumberHeadName
 from dataset.backends import Backend, Needs, finish, gpu_count
 from dataset.cache import Cache, open_cache
 from dataset.folds import split
@@ -22,8 +22,6 @@ from training.runs import WEIGHTS, run
 
 # Set by hand: a ViT-L/14, its optimiser and what reads batches ahead.
 MEMORY_MIB = 8 * 1024
-# The heads that say quality as a number.
-RATING_HEADS = ("rating", "fusion")
 # Folds' seeds follow the recipe's; it has fewer folds than lie between two of these.
 SEEDS_APART = 1000
 
@@ -168,7 +166,7 @@ def identity(
         "folds": options.folds,
         "split_seed": options.split_seed,
         "simulated": cache.simulated,
-        **({"rating": asdict(options.rating)} if options.head in RATING_HEADS else {}),
+        **({"rating": asdict(options.rating)} if options.head in get_args(NumberHeadName) else {}),
     }
 
 

@@ -1,12 +1,13 @@
 """Clustering-based mix-up (CMX): partners of the same cluster, of similar quality.
 
 Our interpretation of Chen et al. (2025): k-means on the trunk's embeddings, C-Mixup's kernel
-(arXiv 2210.05775) inside a cluster, another subject preferred. All frames here are training frames.
+(arXiv 2210.05775) inside a cluster, another subject preferred. `MixupConfig.partners` has two other
+readings. All frames here are training frames.
 """
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ class MixupConfig:
     """Shares are drawn from Beta(beta, beta): mostly near one half."""
     pseudo_samples: int = 3
     """Mixed samples for each real one."""
+    partners: Literal["similar", "any", "across"] = "similar"
+    """similar: of the same cluster and of similar quality; any: of the same cluster; across: of
+    another cluster and of similar quality."""
 
 
 class Pool(NamedTuple):
@@ -111,29 +115,34 @@ class Clusters(torch.nn.Module):
         self.centres.copy_(torch.from_numpy(means.cluster_centers_))
 
 
-def partner_weights(anchors: Pool, candidates: Pool, sigma: float) -> torch.Tensor:
+def partner_weights(anchors: Pool, candidates: Pool, config: MixupConfig) -> torch.Tensor:
     """How likely each candidate is to become each anchor's partner.
 
-    exp(-(y_i - y_j)^2 / (2 sigma^2)) in the same cluster, else 0. Where an anchor's cluster has
-    frames of other subjects, only these count. The caller has to leave the anchor itself out.
+    exp(-(y_i - y_j)^2 / (2 sigma^2)) in the same cluster, else 0; `config.partners` has other
+    readings. Where candidates of other subjects may be partners, only these count. The caller has
+    to leave the anchor itself out.
 
     Args:
         anchors: a of them.
         candidates: c of them.
-        sigma: width of the kernel over quality.
+        config: width of the kernel over quality, and the reading.
 
     Returns:
         (a, c), not normalised.
     """
-    near = torch.exp(-((anchors.target[:, None] - candidates.target[None]) ** 2) / (2 * sigma**2))
-    weights = near * (anchors.cluster[:, None] == candidates.cluster[None])
+    apart = (anchors.target[:, None] - candidates.target[None]) ** 2
+    near = torch.exp(-apart / (2 * config.sigma**2))
+    same = anchors.cluster[:, None] == candidates.cluster[None]
+    weights = {"similar": near * same, "any": same.to(near.dtype), "across": near * ~same}[
+        config.partners
+    ]
     foreign = weights * (anchors.subject[:, None] != candidates.subject[None])
     return torch.where(foreign.sum(dim=1, keepdim=True) > 0, foreign, weights)
 
 
 def draw_pairs(samples: Pool, config: MixupConfig) -> Pairs:
     """Draw pseudo-samples for each sample of a batch that has a partner in it."""
-    weights = partner_weights(samples, samples, config.sigma).fill_diagonal_(0)
+    weights = partner_weights(samples, samples, config).fill_diagonal_(0)
     first = torch.nonzero(weights.sum(dim=1) > 0)[:, 0]
     if not len(first):
         return Pairs(first, first, weights.new_zeros(0))

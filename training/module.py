@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from acouslic.challenge import QUALITY_VALUES
-from acouslic.heads import FusionHead, RatingHead
+from acouslic.heads import NumberHead
 from acouslic.network import AbdomenNet, TrunkFeatures
 from acouslic.preprocess import normalise
 from acouslic.selection import SelectionConfig
@@ -241,7 +241,7 @@ class AbdomenTraining(FrameTraining):
         head, loss = self.network.quality_head, self.recipe.loss
         features = self.network.trunk_features(images)
         decoded = self.network.decode(images, features)
-        rates = isinstance(head, RatingHead | FusionHead)
+        rates = isinstance(head, NumberHead)
         losses = joint_loss(
             decoded.mask_logits,
             head(features, decoded),
@@ -251,14 +251,12 @@ class AbdomenTraining(FrameTraining):
             class_weights=self.class_weights,
             config=replace(loss, quality=0) if rates else loss,
         )._asdict()
-        if isinstance(head, RatingHead | FusionHead):
+        if isinstance(head, NumberHead):
             losses["quality"] = self._rating_loss(head, features, batch._replace(quality=quality))
             losses["total"] = losses["total"] + loss.quality * losses["quality"]
         return losses
 
-    def _rating_loss(
-        self, head: RatingHead | FusionHead, features: TrunkFeatures, batch: Batch
-    ) -> torch.Tensor:
+    def _rating_loss(self, head: NumberHead, features: TrunkFeatures, batch: Batch) -> torch.Tensor:
         target = torch.tensor(QUALITY_VALUES, device=batch.quality.device)[batch.quality]
         pool = None
         if self.rating.cmx and self.network.training:

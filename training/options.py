@@ -20,7 +20,7 @@ Intensity = Literal["as-is", "fan"]
 Tokens = Literal["auto", "fan", "all", "registers"]
 # network.Norms and network.HeadName, likewise.
 Norms = Literal["shared", "by-source"]
-HeadName = Literal["joint", "class", "area", "rating", "fusion"]
+HeadName = Literal["joint", "class", "area", "rating", "fusion", "fusion-concat", "fusion-late"]
 # Which frames without annotation teach an empty mask. Next to annotated frames, and in sweeps that
 # nobody looked through, abdomens are well in view that no mask tells of.
 EmptyMasks = Literal["all", "far", "none"]
@@ -137,9 +137,9 @@ class RatingConfig:
     """How heads learn that say quality as a number; docs/benchmark.md has the formulas."""
 
     cmx: bool = True
-    """Mix the features of similar frames, with --head rating or fusion."""
+    """Mix the features of similar frames, where the head says quality as a number."""
     correlation: bool = True
-    """Add the correlation to the loss, with --head rating or fusion."""
+    """Add the correlation to the loss, where the head says quality as a number."""
 
 
 @dataclass(frozen=True)
