@@ -221,6 +221,11 @@ def _warnings(cache: Cache, request: Request, n_test_subjects: int) -> list[str]
             "Brightness: every system is shown frames with the mean and the spread of a usual one"
             " inside the fan, which neither paper has."
         )
+    if request.test_cache is not None:
+        warnings.append(
+            "Another hospital: the test part is a cache of its own. A subject's name that training"
+            " has too may be another person's."
+        )
     if (few := few_subjects(n_test_subjects)) is not None:
         warnings.append(f"Test subjects: {few}")
     return warnings

@@ -117,6 +117,7 @@ def test_another_cache_is_the_test_part_whole(cache_folder: Path, tmp_path: Path
     }
     assert results["counts"]["test"]["frames"] == 6 * 60
     assert results["systems"]["efficientnet"]["interval"]["f1"] is not None
+    assert any("Another hospital" in warning for warning in results["warnings"])
     with pytest.raises(InputError, match=r"options\.json"):
         run(cache_folder, output, *names)
     with pytest.raises(InputError, match="20 of its cases"):
