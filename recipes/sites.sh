@@ -6,7 +6,7 @@ usage() {
   cat <<'TEXT'
 usage: recipes/sites.sh [WORK [OPTION ...]]
 
-  WORK     folder for all that is made (default: sites-work); about 50 GB
+  WORK     folder for all that is made (default: sites-work); about 40 GB
   OPTION   more options of python -m training fit; a trial of minutes, with useless weights:
            --epochs 1 --steps-per-epoch 4
 
