@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ from acouslic.pipeline import measure
 from acouslic.preprocess import normalise, to_grid
 from acouslic.segment import predict
 from acouslic.stack import Stack
+from acouslic.stopping import Stopped, signals_raise
 
 # Both compute in float32, and add in another order.
 QUALITY, LOGIT = 1e-5, 2e-3
@@ -283,6 +285,26 @@ def test_a_precision_that_the_processor_lacks_is_refused() -> None:
     assert openvino_engine._chosen("bf16", ["FP32", "BF16"]) == "bf16"
     with pytest.raises(InputError, match="computes in fp16; found one with BF16, FP32"):
         openvino_engine._chosen("fp16", ["FP32", "BF16"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_openvino_converts_is_no_error_of_openvinos(
+    number: signal.Signals, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino_engine._openvino()  # else this import would be the first, and load what tells its use
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    visit = TorchScriptPythonDecoder.visit_subgraph
+
+    def visit_and_stop(*arguments: Any) -> object:
+        signal.raise_signal(number)
+        return visit(*arguments)
+
+    monkeypatch.setattr(TorchScriptPythonDecoder, "visit_subgraph", visit_and_stop)
+    with pytest.raises(Stopped) as stopped, signals_raise(60, "too late"):
+        OpenVinoEngine(load_bundle(tiny_bundle).members)
+    assert stopped.value.code == 128 + number
+    assert isinstance(stopped.value.__cause__, RuntimeError)  # what this is tested for
 
 
 def test_openvino_tells_nobody_that_it_is_used(tiny_bundle: Path) -> None:
