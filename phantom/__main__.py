@@ -13,6 +13,7 @@ from dataset.sequences import RUNS_FILE
 from phantom.compare import comparison_of_looks
 from phantom.dataset import write_dataset
 from phantom.look import Look
+from phantom.observer import table as observers_table
 from phantom.site import Site
 from phantom.statistics import comparison
 
@@ -37,9 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
     """
     command_line = parser()
     options = command_line.parse_args(arguments)
-    if [options.out is not None, options.statistics, options.compare is not None].count(True) != 1:
+    wanted = (
+        options.out is not None,
+        options.statistics,
+        options.compare is not None,
+        options.ideal_observer,
+    )
+    if wanted.count(True) != 1:
         command_line.error(
-            "give one of OUT, to write a data set there, --statistics and --compare FRAMES"
+            "give one of OUT, to write a data set there, --statistics, --compare FRAMES and "
+            "--ideal-observer"
         )
     if options.reference is not None and not options.statistics:
         command_line.error("--reference belongs to --statistics")
@@ -63,6 +71,8 @@ def _run(options: argparse.Namespace) -> None:
     look = Look(options.look or (Look.PLAIN if site is None else Look.REALISTIC))
     if options.statistics:
         print(comparison(seed, cases, options.reference, site))
+    elif options.ideal_observer:
+        print(observers_table(seed, cases, site, options.workers))
     elif options.compare is not None:
         print(comparison_of_looks(options.compare, seed=seed, cases=cases, look=look, site=site))
     else:
@@ -133,6 +143,12 @@ def _add_figures_options(command_line: argparse.ArgumentParser) -> None:
         metavar="FRAMES",
         help="write nothing; print image statistics of the real frames in a folder (PNG), beside "
         "those of phantoms (default: none)",
+    )
+    command_line.add_argument(
+        "--ideal-observer",
+        action="store_true",
+        help="write nothing; print what the labels let anybody score who sees the anatomy without "
+        "error and does not know the annotator (default: off)",
     )
 
 

@@ -197,17 +197,23 @@ def with_oversights(
         else quality
         for quality, chance in zip(by_sweep, undervalued, strict=True)
     ]
-    best = max(range(len(kept)), key=lambda k: _best_frame(kept[k], merits[k]))
+    best = max(range(len(kept)), key=lambda k: _rank(kept[k], merits[k]))
     return [
         np.zeros_like(quality) if k != best and missed[k] < habits.misses_sweep else quality
         for k, quality in enumerate(kept)
     ]
 
 
-def _best_frame(quality: np.ndarray, merit: np.ndarray) -> tuple[int, float]:
-    """The greatest quality of a sweep, and the greatest merit among the frames that have it."""
-    greatest = int(quality.max())
-    return greatest, float(merit[quality == greatest].max())
+def best_frame(quality: np.ndarray, merit: np.ndarray) -> int:
+    """The frame of most merit among those of a sweep's best quality; (N,) both."""
+    candidates = np.flatnonzero(quality == quality.max())
+    return int(candidates[np.argmax(merit[candidates])])
+
+
+def _rank(quality: np.ndarray, merit: np.ndarray) -> tuple[int, float]:
+    """What a sweep is worth beside others: the quality and the merit of its best frame."""
+    best = best_frame(quality, merit)
+    return int(quality[best]), float(merit[best])
 
 
 def _demand(

@@ -29,6 +29,8 @@ class Stream(IntEnum):
     """All that looks other than the plain one draw; then, with a further number, each frame."""
     SITE = 7
     """What a site's annotators overlook, and its look-alikes, for each site and attempt."""
+    OBSERVER = 8
+    """The annotators that the ideal observer of a case imagines."""
 
 
 class Range(NamedTuple):

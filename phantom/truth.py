@@ -19,6 +19,7 @@ from acouslic.ellipse import circumference_mm
 from phantom.annotator import (
     ANYWHERE,
     View,
+    best_frame,
     judge,
     sample_annotator,
     view_of,
@@ -213,8 +214,7 @@ def _ac_mm(quality: np.ndarray, merit: np.ndarray, sections: Sections) -> float 
     """
     if not quality.any():
         return None
-    candidates = np.flatnonzero(quality == quality.max())
-    best = int(candidates[np.argmax(merit[candidates])])
+    best = best_frame(quality, merit)
     fan = CHALLENGE_FAN.mask()
     reading = circumference_mm(section_mask(sections, best) & fan, fan, SPACING_MM)
     perimeter = float(sections.circumference_mm()[best])

@@ -310,6 +310,7 @@ def test_folder_that_holds_something_is_left_alone(
         ["out", "--cases", "2"],
         ["--cases", "2", "--seed", "1"],
         ["out", "--cases", "2", "--seed", "1", "--statistics"],
+        ["--cases", "2", "--seed", "1", "--statistics", "--ideal-observer"],
         ["out", "--cases", "2", "--seed", "1", "--reference", "x"],
         ["out", "--cases", "2", "--seed", "1", "--workers", "0"],
     ],
