@@ -7,6 +7,7 @@ time. docs/performance.md has what was measured.
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,11 @@ class OpenVinoEngine:
             # Else every process takes the first cores, and two workers share one.
             "ENABLE_CPU_PINNING": False,
         }
-        self._request = core.compile_model(
-            _converted(members), "CPU", options
-        ).create_infer_request()
+        # C++ calls Python while it converts: what a signal's handler raises in there is lost, or
+        # comes out as a RuntimeError. Python calls handlers in the main thread alone.
+        with ThreadPoolExecutor(1) as aside:
+            model = aside.submit(_converted, members).result()
+        self._request = core.compile_model(model, "CPU", options).create_infer_request()
 
     def compute(self, grid: torch.Tensor, *, exact: bool = False) -> Outputs:
         """See `Engine`. What is not finite stays so: bfloat16 reaches as far as float32."""

@@ -24,31 +24,17 @@ def signals_raise(grace_s: float, last_line: str) -> Iterator[None]:
     Args:
         grace_s: after SIGTERM the process ends in so many seconds, whatever it computes.
         last_line: what stderr is told where it ends so.
-
-    Raises:
-        Stopped: a signal came, whatever a library made of it: OpenVINO, where it calls Python while
-            it converts a network, makes a RuntimeError of all that is raised there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Only the main thread may set what a signal does.
         return
-    came: list[int] = []
-
-    def raise_stopped(number: int, _frame: FrameType | None) -> NoReturn:
-        came.append(number)
-        raise Stopped(128 + number)
-
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
-                signal.signal(number, raise_stopped)
+                signal.signal(number, _raise_stopped)
         with _sigterm_ends_all(grace_s, last_line):
             yield
-    except Exception as error:
-        if came:
-            raise Stopped(128 + came[0]) from error
-        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -59,6 +45,10 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _raise_stopped(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Stopped(128 + number)
 
 
 @contextmanager
