@@ -146,7 +146,7 @@ def fit_outcomes(outcomes: Sequence[Outcome], calibration: Calibration) -> Calib
         calibration,
         claim_annotated=_claim([(o.p_annotated, float(o.annotated)) for o in outcomes]),
         claim_score=_claim([(o.expected, o.score) for o in outcomes]),
-        ac_scale=calibration.ac_scale * scale,
+        ac_scale=scale,
         ac_spread=(certain, max(certain, never)),
     )
 

@@ -58,7 +58,7 @@ from training.batches import (
     Mixture,
     TrainingFrames,
 )
-from training.calibration import WITH_HEAD, HeldOut, calibrate, is_better
+from training.calibration import CLAIMS, WITH_HEAD, HeldOut, calibrate, is_better, is_nearer
 from training.cards import HONEST
 from training.cross_validate import (
     HEAD_WEIGHTS,
@@ -916,6 +916,45 @@ def test_a_bundle_is_calibrated_anew_and_keeps_its_weights(
     assert told["cases"] == CASES
     assert "Calibrated again" in (tmp_path / "new" / "MODEL_CARD.md").read_text()
     assert main(arguments) == 1  # without --overwrite
+
+
+def test_claims_that_a_bundle_has_stay_where_a_fit_is_not_clearly_better(
+    cache: Cache, tiny_network: AbdomenNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [tiny_network.eval()]
+    held_out = [
+        HeldOut(case, k // 3, case_evidence(case, members)) for k, case in enumerate(cache.cases)
+    ]
+    present = replace(Calibration(), claim_score=(1, 0.5), claim_annotated=(-1, 0.5), ac_scale=1.02)
+    fitted: dict[str, Any] = {
+        "claim_score": (0.3, 0.9),
+        "claim_annotated": (0.4, 0.8),
+        "ac_scale": 0.99,
+    }
+    monkeypatch.setattr(calibration_room, "is_better", lambda _gain: False)
+    monkeypatch.setattr(calibration_room, "fit_outcomes", lambda _, known: replace(known, **fitted))
+    for is_nearer_by_name in ((True, False), (False, True), (False, False)):
+        told = iter(is_nearer_by_name)
+        monkeypatch.setattr(calibration_room, "is_nearer", lambda *_, told=told: next(told))
+        calibration, report, _ = calibrate(held_out, lambda _fold: members, present=present)
+        kept = [name for name, nearer in zip(CLAIMS, is_nearer_by_name, strict=True) if not nearer]
+        assert report["kept_claims"] == kept
+        expected = fitted | {name: getattr(present, name) for name in kept}
+        assert calibration == replace(present, **expected)
+    # A bundle that was never calibrated has none to keep.
+    assert calibrate(held_out, lambda _fold: members).calibration == replace(
+        Calibration(), **fitted
+    )
+
+
+def test_a_claim_gives_way_to_one_that_is_nearer_by_more_than_chance() -> None:
+    rng = np.random.default_rng(0)
+    came = (rng.random(200) < 0.5).astype(float)
+    subjects = [str(k) for k in range(200)]
+    far, near, nearly = (np.full(200, came.mean() + away) for away in (0.4, 0.0, 0.03))
+    assert is_nearer(near, far, came, subjects)
+    assert not is_nearer(far, near, came, subjects)
+    assert not is_nearer(near, nearly, came, subjects)
 
 
 def test_an_untrained_fold_is_named(
