@@ -293,7 +293,8 @@ def test_a_signal_while_openvino_converts_is_not_lost(
     openvino_engine._openvino()  # else this import would be the first, and load what tells its use
     from openvino.frontend.pytorch import ts_decoder
 
-    get_value, calls = ts_decoder.get_value_from_getattr, []
+    get_value = ts_decoder.get_value_from_getattr
+    calls: list[int] = []
 
     def get_value_and_stop(*arguments: Any) -> object:
         if not calls:
