@@ -5,8 +5,7 @@ annotators decide; who of them had this case, and what he overlooked, it does no
 annotators and takes the frame whose score is best on average. What it loses, no network can win.
 """
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -19,6 +18,7 @@ from acouslic.challenge import (
     NEAREST_FRAMES,
     Quality,
 )
+from dataset.processes import in_processes
 from phantom.annotator import (
     ANYWHERE,
     View,
@@ -33,15 +33,14 @@ from phantom.site import Site
 from phantom.truth import Truth, truth
 
 ANNOTATORS = 200
-# Of a frame: what its sections are worth in the score.
+# Of 1 - NAE, WFSS and DSC_soft in the score.
 SHARES = np.array([AC_SHARE, FRAME_SHARE, MASK_SHARE])
 FIGURES = ("score", "1 - NAE", "WFSS", "DSC_soft", "the sweep has a reference")
 
 
-def table(seed: int, cases: Iterable[int], site: Site | None = None, workers: int = 1) -> str:
+def table(seed: int, cases: range, site: Site | None = None, workers: int = 1) -> str:
     """The observer's mean figures over cases as Markdown, each with its standard error."""
-    with ProcessPoolExecutor(workers) as pool:
-        rows = list(pool.map(partial(_figures_of, seed, site=site), cases))
+    rows = list(in_processes(partial(_figures_of, seed, site=site), cases, workers, "phantoms"))
     means, errors = np.mean(rows, axis=0), np.std(rows, axis=0) / np.sqrt(len(rows))
     lines = [f"| ideal observer, {len(rows)} cases | mean ± standard error |", "|---|---|"]
     lines += [

@@ -145,5 +145,7 @@ def test_cards_tell_what_was_held_out_and_what_answers_claim() -> None:
 def test_a_bundle_that_was_calibrated_again_says_on_what() -> None:
     later = REPORT | {"cases": 40, "simulated": False, "code": "def"}
     card = card_of(provenance(calibration=later))
-    assert "fitted to 40 other cases of 60" in " ".join(card.split())
+    assert "fitted to 40 other cases of 60 subjects, by code def" in " ".join(card.split())
+    card = card_of(provenance(calibration=later | {"kept_claims": ["claim_score"]}))
+    assert "subjects (claim_score stayed, as the fit was not clearly" in " ".join(card.split())
     assert card_of(DEMO) == demo_card(DEMO)

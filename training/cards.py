@@ -155,14 +155,14 @@ def _calibrated_later(provenance: Mapping[str, Any]) -> str:
     of_what = "simulated cases" if later["simulated"] else "cases"
     measured = _listed(later["scores"][later["column"]])
     # Bundles from before this was told have none that stayed.
-    kept = ", ".join(later.get("kept_claims", ())) or "nothing"
+    kept = " and ".join(later.get("kept_claims", ()))
+    stayed = f" ({kept} stayed, as the fit was not clearly better)" if kept else ""
     return f"""
 ## Calibrated again
 
 The claims in this bundle were fitted to {later["cases"]} other {of_what} of {later["subjects"]}
-subjects, by code {later["code"]}; as it was, since the fit was not clearly better, stayed: {kept};
-the choice of the frame: {later["column"]}. The whole bundle on them, each of {later["folds"]} parts
-under what was fitted to the rest:
+subjects{stayed}, by code {later["code"]}; the choice of the frame: {later["column"]}. The whole
+bundle on them, each of {later["folds"]} parts under what was fitted to the rest:
 {measured}; {_claims(later["claims"])}.
 """
 

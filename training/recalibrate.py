@@ -1,7 +1,7 @@
 """`calibrate`: a bundle's calibration, fitted to labelled cases that its networks never saw.
 
-No network is trained, so it takes minutes. What the bundle has stays where its fit is not clearly
-better on cases that it was not fitted to.
+No network is trained. What the bundle has stays where a fit is not clearly better on cases that it
+was not fitted to.
 """
 
 import logging
