@@ -19,9 +19,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from acouslic import files
-from acouslic.bundle import Bundle, load_bundle
+from acouslic.bundle import load_bundle
 from acouslic.challenge import CHALLENGE_FAN, COLUMNS, ROWS, Quality
-from acouslic.engine import choose_device
+from acouslic.engine import Engine, choose_device
 from acouslic.errors import InputError
 from acouslic.preprocess import to_grid
 from acouslic.segment import full_size, predict
@@ -70,7 +70,8 @@ def judge_frames(options: FramesOptions) -> str:
     files.refuse_foreign_file(sheet_file, style.PNG_MARK, "a sheet of frames")
     frames = read_frames(options.folder)
     bundle = load_bundle(options.model, choose_device(options.device))
-    masks, p_annotated = outline(bundle, np.stack([frame.pixels for frame in frames]))
+    size = bundle.config.network.trunk.image_size
+    masks, p_annotated = outline(bundle.engine, size, np.stack([frame.pixels for frame in frames]))
     result = {"bundle_id": bundle.id, **figures(frames, masks, p_annotated)}
     options.output.mkdir(parents=True, exist_ok=True)
     files.write_json(result_file, result)
@@ -145,18 +146,18 @@ def read_image(path: Path, *, is_mask: bool = False) -> np.ndarray:
     return np.asarray(resized * CHALLENGE_FAN.mask())
 
 
-def outline(bundle: Bundle, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a bundle's networks see on frames.
+def outline(engine: Engine, size: int, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What networks see on frames.
 
     Args:
-        bundle: the weights.
+        engine: what computes them.
+        size: side of the frames that they take, in pixels.
         frames: (N, H, W) uint8.
 
     Returns:
         Masks (N, H, W) bool, and the quality head's probability that a frame is annotated, (N,).
     """
-    grid = to_grid(frames, bundle.config.network.trunk.image_size)
-    prediction = predict(bundle.engine, grid, np.ones(len(frames), bool))
+    prediction = predict(engine, to_grid(frames, size), np.ones(len(frames), bool))
     fan = CHALLENGE_FAN.mask()
     masks = np.stack([(full_size(prediction, k) > 0) & fan for k in range(len(frames))])
     return masks, 1 - prediction.quality[:, Quality.NONE]

@@ -2,6 +2,7 @@
 
 from dataset.command import Command
 from training.options import (
+    Ablation,
     Calibrate,
     CrossValidate,
     Demo,
@@ -33,6 +34,13 @@ def demo(options: Demo) -> None:
         start=options.start,
         overwrite=options.overwrite,
     )
+
+
+def ablation(options: Ablation) -> None:
+    """Try each part of the demo's recipe, left out, on labelled frames that are not simulated."""
+    from training.demo import ablation
+
+    print(ablation.ablation(options.output, options.frames, options.size, options.machine))
 
 
 def import_fetalclip(options: ImportFetalclip) -> None:
@@ -98,6 +106,7 @@ def pack(options: Pack) -> None:
 COMMANDS: dict[str, Command] = {
     "prepare": prepare,
     "demo": demo,
+    "ablation": ablation,
     "import-fetalclip": import_fetalclip,
     "fit": fit,
     "cross-validate": cross_validate,

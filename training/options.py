@@ -238,6 +238,26 @@ class DemoSize:
     """Networks in the ensemble."""
 
 
+@dataclass(frozen=True)
+class AblationSize:
+    """How much each network of an ablation learns from, and how long."""
+
+    cases: int = 160
+    """Phantoms of each look, and as many that are adapted to."""
+    frames: int = 64
+    """Frames of each."""
+    judged: int = 16
+    """Other phantoms, half of them realistic and half random, that networks are judged on."""
+    epochs: int = 6
+    """Epochs of each network."""
+    steps_per_epoch: int = 80
+    """Optimiser steps an epoch."""
+    batch_size: int = 24
+    """Frames a step of a foundation; an adaptation takes half as many."""
+    seeds: int = 2
+    """Networks of each arm."""
+
+
 # ---- the options of each command
 
 
@@ -271,6 +291,18 @@ class Demo:
     machine: Annotated[Machine, INLINE] = field(default_factory=Machine)
     overwrite: bool = False
     """Replace an older bundle in --output."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """`ablation`."""
+
+    frames: Annotated[Path, POSITIONAL]
+    """Folder of labelled frames, as `python -m evaluation frames` reads it."""
+    output: Path
+    """Folder for caches, runs and the table; what is finished there is not made again."""
+    size: Annotated[AblationSize, INLINE] = field(default_factory=AblationSize)
+    machine: Annotated[Machine, INLINE] = field(default_factory=Machine)
 
 
 @dataclass(frozen=True)

@@ -267,8 +267,7 @@ class FoundationTraining(FrameTraining):
         counts = torch.stack([2 * predicted * landmarks, predicted + landmarks])
         self.counted.append(counts.sum(dim=(1, 3, 4)).cpu())
         masks = self._masks(anatomy, batch.uniform.to(self.device), NONE)
-        both, either = (output.mask_logits > 0) * masks, (output.mask_logits > 0) + masks
-        dice = 2 * both.sum(dim=(1, 2, 3)) / either.sum(dim=(1, 2, 3)).clamp_min(1)
+        dice = mask_dice(output.mask_logits, masks)
         self.mask_dice.append(dice[anatomy.sight == Sight.WELL].cpu())
 
     def on_validation_epoch_end(self) -> None:
@@ -280,6 +279,12 @@ class FoundationTraining(FrameTraining):
             self.log(f"validation/{name}", value)
         self.log("validation/score", torch.cat(self.mask_dice).mean())
         self.mask_dice = []
+
+
+def mask_dice(mask_logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Dice of each of B frames, (B,), of logits and masks of 0 and 1, both (B, 1, D, D)."""
+    both, either = (mask_logits > 0) * masks, (mask_logits > 0) + masks
+    return 2 * both.sum(dim=(1, 2, 3)) / either.sum(dim=(1, 2, 3)).clamp_min(1)
 
 
 def _cross_entropy(
