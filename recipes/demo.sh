@@ -12,8 +12,9 @@ usage: recipes/demo.sh [WORK [OPTION ...]]
 
 Simulates 1,516 phantoms, trains a small trunk and a decoder on the anatomy of some, adapters and heads on the labels of
 others, and scores the bundle on the 20 realistic phantoms of seed 3003. On two cores with avx512_bf16 it took two and a
-quarter hours, some twenty minutes of them lost to other work; without avx512_bf16 many hours. What is finished is not done again: give the same command to go on where it was stopped. The shipped bundle
-in resources/demo is not touched, nor is it quite what this makes: docs/training.md tells how it was made.
+quarter hours, some twenty minutes of them lost to other work; without avx512_bf16 many hours. What is finished is not
+done again: give the same command to go on where it was stopped. The shipped bundle in resources/demo is not touched, nor
+is it quite what this makes: docs/training.md tells how it was made.
 TEXT
 }
 

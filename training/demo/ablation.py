@@ -7,10 +7,9 @@ phantoms that are rendered otherwise than plain ones. A few frames tell whether 
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,16 @@ from evaluation import style
 from evaluation.frames import describe, figures, outline, read_frames, sheet
 from phantom.look import Look
 from phantom.truth import Sight
-from training.adapters import add_lora
 from training.augment import NONE, NUMBERS, sampling_grid
 from training.batches import Draw
 from training.demo.anatomy import case_numbers, draw_abdomen
-from training.demo.build import DemoOptions, Phantoms, demo_options, phantom_cache
+from training.demo.build import (
+    DemoOptions,
+    Phantoms,
+    demo_options,
+    network_to_adapt,
+    stage_cache,
+)
 from training.demo.foundation import (
     AnatomyBatch,
     AnatomyFrames,
@@ -143,6 +147,8 @@ class Ablation:
         files.refuse_foreign_folder(output, OPTIONS, "an ablation")
         files.begin_or_resume(output / OPTIONS, asdict(size), f"the ablation in {output}")
         self._options = _options(size)
+        # Found once for each set of phantoms, which several arms and seeds learn from.
+        self._anatomy = cache(self._find_anatomy)
         judged = Phantoms(JUDGED_PHANTOMS_SEED, 0, size.judged, Look.MIXED.value, size.frames)
         self._judged = self._anatomy(judged, AnatomyFrames)
 
@@ -176,18 +182,19 @@ class Ablation:
         recipe = self._options.adaptation
         loss = replace(recipe.loss, empty_masks=arm.empty_masks)
         torch.manual_seed(seed)
-        network = AbdomenNet(foundation.config)
-        network.trunk.load_state_dict(foundation.trunk.state_dict())
-        if arm.keeps_decoder:
-            network.decoder.load_state_dict(foundation.decoder.state_dict())
-        add_lora(network.trunk, self._options.lora)
+        network = network_to_adapt(
+            foundation.config,
+            foundation.trunk.state_dict(),
+            foundation.decoder.state_dict() if arm.keeps_decoder else None,
+            self._options.lora,
+        )
         data = self._cache(self._options.adaptation_data)
         module = AbdomenTraining(
             network,
             replace(recipe, seed=seed, loss=loss),
             data,
             data,
-            teacher=deepcopy(foundation) if arm.taught else None,
+            teacher=foundation if arm.taught else None,
         )
         self._train(arm, seed, module, network.config)
         return network
@@ -224,14 +231,13 @@ class Ablation:
             dice.append(mask_dice(logits, masks)[batch.anatomy.sight == Sight.WELL])
         return float(torch.cat(dice).mean())
 
-    def _anatomy(self, data: Phantoms, kind: type[AnatomyFrames]) -> AnatomyFrames:
+    def _find_anatomy(self, data: Phantoms, kind: type[AnatomyFrames]) -> AnatomyFrames:
         numbers = case_numbers(data.seed, data.training + data.validation)
         return kind(self._cache(data), data.seed, numbers)
 
     def _cache(self, data: Phantoms) -> Cache:
         folder = self._output / f"phantoms-{data.seed}-{data.look}"
-        size = self._options.trunk.image_size
-        return phantom_cache(folder, data, size=size, workers=os.cpu_count() or 1)
+        return stage_cache(folder, data, self._options)
 
     def _folder(self, arm: Arm, seed: int) -> Path:
         return self._output / f"{arm.name}-seed-{seed}"
@@ -255,8 +261,8 @@ def ablation(output: Path, frames: Path, size: AblationSize, machine: Machine) -
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """One row an arm; where there are several seeds, their figures stand side by side."""
-    cases = list(results[0]["dice"])
     first = results[0]
+    cases = list(first["dice"])
     head = [
         "",
         "phantoms: Dice",

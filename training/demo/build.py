@@ -187,10 +187,10 @@ def build_demo(
     base = work / "base"
     if not (base / PROVENANCE).is_file():
         files.refuse_stranger(base, BASE, overwrite=False)
-    first = _cache(work / "foundation-cache", options.foundation_data, options)
+    first = stage_cache(work / "foundation-cache", options.foundation_data, options)
     decoder = _train_foundation(work / "foundation", base, first, options, machine, start)
-    second = _cache(work / "adaptation-cache", options.adaptation_data, options)
-    held_out = _cache(work / "held-out-cache", options.held_out_data, options)
+    second = stage_cache(work / "adaptation-cache", options.adaptation_data, options)
+    held_out = stage_cache(work / "held-out-cache", options.held_out_data, options)
     networks = [
         _adapt(
             work / f"member-{member}", base, decoder, (second, held_out), options, machine, member
@@ -212,7 +212,8 @@ def build_demo(
     log.info("the demo bundle is in %s", output)
 
 
-def _cache(folder: Path, phantoms: Phantoms, options: DemoOptions) -> Cache:
+def stage_cache(folder: Path, phantoms: Phantoms, options: DemoOptions) -> Cache:
+    """The cache of a stage's phantoms, made by all cores; see `phantom_cache`."""
     size = options.trunk.image_size
     return phantom_cache(folder, phantoms, size=size, workers=os.cpu_count() or 1)
 
@@ -373,10 +374,7 @@ def _adapt(
     recipe = replace(options.adaptation, seed=options.adaptation.seed + member)
     _, trunk, _ = load_base(base)
     torch.manual_seed(recipe.seed)
-    network = AbdomenNet(options.network)
-    network.trunk.load_state_dict(trunk.state_dict())
-    network.decoder.load_state_dict(decoder)
-    add_lora(network.trunk, options.lora)
+    network = network_to_adapt(options.network, trunk.state_dict(), decoder, options.lora)
     module = AbdomenTraining(
         network,
         recipe,
@@ -394,6 +392,28 @@ def _adapt(
         validate_every=recipe.epochs,
     )
     return network.eval()
+
+
+def network_to_adapt(
+    config: NetworkConfig,
+    trunk: dict[str, torch.Tensor],
+    decoder: dict[str, torch.Tensor] | None,
+    lora: LoraConfig,
+) -> AbdomenNet:
+    """A network of the foundation's weights with fresh adapters and a fresh quality head.
+
+    Args:
+        config: its architecture.
+        trunk: the trunk's weights, to be frozen.
+        decoder: the decoder's weights; None leaves it fresh.
+        lora: the adapters.
+    """
+    network = AbdomenNet(config)
+    network.trunk.load_state_dict(trunk)
+    if decoder is not None:
+        network.decoder.load_state_dict(decoder)
+    add_lora(network.trunk, lora)
+    return network
 
 
 def _calibrate(
