@@ -284,20 +284,15 @@ def save_bundle(
         raise ValueError("the members do not share one trunk; merge no adapters into an ensemble")
     for k, state in enumerate(states):
         require_finite(state, f"the weights of member {k}")
-    head = {} if sweep_head is None else _cast(sweep_head.state_dict(), torch.float32)
-    require_finite(head, "the weights of the sweep head")
-    head_config = None if sweep_head is None else sweep_head.config
+    head, head_config = _head_to_save(sweep_head)
     config = BundleConfig(members[0].config, lora, len(members), selection, head_config)
     with files.new_folder(folder, BUNDLE, overwrite=overwrite) as partial:
-        save_file({key: states[0][key] for key in sorted(shared)}, partial / TRUNK)
+        _save_tensors({key: states[0][key] for key in sorted(shared)}, partial / TRUNK)
         for k, state in enumerate(states):
             own = {key: state[key] for key in sorted(state.keys() - shared)}
-            save_file(own, partial / member_file(k))
+            _save_tensors(own, partial / member_file(k))
         if head:
-            save_file(head, partial / SWEEP_HEAD)
-        for path in partial.iterdir():
-            # safetensors writes for its owner only; the container's user is another.
-            path.chmod(0o644)
+            _save_tensors(head, partial / SWEEP_HEAD)
         _write_descriptions(partial, name, config, provenance, card)
 
 
@@ -308,11 +303,13 @@ def copy_bundle(
     provenance: dict[str, Any],
     card: str,
     *,
+    sweep_head: SweepHead | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle with the weights of another one, and another way to choose a frame.
 
-    A sweep head is left out: it corrects the odds of the calibration that it was trained upon.
+    The other one's sweep head is left out: it corrects the odds of the calibration that it was
+    trained upon.
 
     Args:
         source: the other bundle's folder.
@@ -320,18 +317,37 @@ def copy_bundle(
         selection: how it chooses a frame.
         provenance: see `save_bundle`.
         card: see `save_bundle`.
+        sweep_head: see `save_bundle`.
         overwrite: whether an older bundle at `folder` may be replaced.
 
     Raises:
-        BundleError: the other one is not whole.
+        BundleError: the other one is not whole, or a weight of the head is not finite.
         OutputError: the folder holds something else, or a bundle that is not to be replaced.
     """
     old = BundleFolder(source)
-    config = replace(read_config(old), selection=selection, sweep_head=None)
+    head, head_config = _head_to_save(sweep_head)
+    config = replace(read_config(old), selection=selection, sweep_head=head_config)
     with files.new_folder(folder, BUNDLE, overwrite=overwrite) as partial:
         for name in file_names(config.members, sweep_head=False) - {CONFIG, PROVENANCE, CARD}:
             (partial / name).write_bytes(old.read(name))
+        if head:
+            _save_tensors(head, partial / SWEEP_HEAD)
         _write_descriptions(partial, old.manifest.name, config, provenance, card)
+
+
+def _head_to_save(head: SweepHead | None) -> tuple[dict[str, torch.Tensor], SweepHeadConfig | None]:
+    """A sweep head's tensors, none where there is no head, and its size."""
+    if head is None:
+        return {}, None
+    state = _cast(head.state_dict(), torch.float32)
+    require_finite(state, "the weights of the sweep head")
+    return state, head.config
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file(tensors, path)
+    # safetensors writes for its owner only; the container's user is another.
+    path.chmod(0o644)
 
 
 def _write_descriptions(

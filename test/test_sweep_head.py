@@ -146,10 +146,20 @@ def test_answers_and_explanations_go_by_the_head(with_head: Path, frames: np.nda
     assert explained.chosen == measured.frame
 
 
-def test_a_copy_with_another_calibration_has_no_head(with_head: Path, tmp_path: Path) -> None:
+def test_a_copy_has_the_head_that_it_is_given_or_none(with_head: Path, tmp_path: Path) -> None:
     copy_bundle(with_head, tmp_path / "copy", SelectionConfig(), {"simulated": True}, "")
     assert load_bundle(tmp_path / "copy").sweep_head is None
     assert not (tmp_path / "copy" / "sweep_head.safetensors").exists()
+    head = some_head(config=SweepHeadConfig(4, (1, 3)))
+    copy_bundle(
+        with_head, tmp_path / "its-own", SelectionConfig(), {"simulated": True}, "", sweep_head=head
+    )
+    assert load_bundle(tmp_path / "its-own").sweep_head is not None
+    broken = some_head(config=SweepHeadConfig(4, (1, 3)))
+    next(broken.parameters()).data[...] = torch.nan
+    with pytest.raises(BundleError, match="sweep head"):
+        copy_bundle(with_head, tmp_path / "no", SelectionConfig(), {}, "", sweep_head=broken)
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize(

@@ -918,6 +918,37 @@ def test_a_bundle_is_calibrated_anew_and_keeps_its_weights(
     assert main(arguments) == 1  # without --overwrite
 
 
+def test_a_bundle_that_is_calibrated_anew_gets_a_sweep_head_where_one_is_clearly_better(
+    report: dict[str, Any],
+    finished: Path,
+    cache: Cache,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The choice stays, and the head is taken or not, whatever six cases say by chance."""
+    pack(finished.parent, base, tmp_path / "old", pack_options(merge=False))
+    old = load_bundle(tmp_path / "old")
+    for name, is_clear in (("headed", True), ("plain", False)):
+        clear = iter([False, is_clear])
+        monkeypatch.setattr(calibration_room, "is_better", lambda _gain, told=clear: next(told))
+        arguments = ["calibrate", str(tmp_path / "old"), str(cache.folder), "--parts", "2"]
+        arguments += ["--sweep-head", "--output", str(tmp_path / name), "--device", "cpu"]
+        assert main(arguments) == 0
+    headed, plain = load_bundle(tmp_path / "headed"), load_bundle(tmp_path / "plain")
+    assert plain.sweep_head is None and headed.sweep_head is not None
+    known = [HeldOut(case, 0, case_evidence(case, old.members)).known for case in cache.cases]
+    # Its answers are those of one trained upon the choice that stayed.
+    expected = train(known, old.config.selection.calibration, SweepHeadRecipe())
+    wanted, found = (
+        head.correction(known[0].evidence).annotated for head in (expected, headed.sweep_head)
+    )
+    assert np.abs(wanted).max() > 0.1 and np.allclose(found, wanted, atol=0.05)
+    for name in ("headed", "plain"):
+        text = (tmp_path / name / "MODEL_CARD.md").read_text()
+        assert "judged with a sweep head too" in text.split("Calibrated again")[1]
+
+
 def test_claims_that_a_bundle_has_stay_where_a_fit_is_not_clearly_better(
     cache: Cache, tiny_network: AbdomenNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,7 +164,7 @@ The claims in this bundle were fitted to {later["cases"]} other {of_what} of {la
 subjects{stayed}, by code {later["code"]}; the choice of the frame: {later["column"]}. The whole
 bundle on them, each of {later["folds"]} parts under what was fitted to the rest:
 {measured}; {_claims(later["claims"])}.
-"""
+{_sweep_head(later)}"""
 
 
 def _listed(figures: Mapping[str, Any]) -> str:

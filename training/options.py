@@ -383,6 +383,8 @@ class Calibrate:
     """Folder of the same bundle with the new calibration."""
     parts: int = 4
     """Parts of the cases; each is judged with the calibration that the others fit."""
+    sweep_head: bool = False
+    """Try a head along each sweep too; it is taken where its gain in score is above chance."""
     device: Device = "auto"
     """What computes; auto takes a GPU where there is one."""
     overwrite: bool = False

@@ -1,7 +1,7 @@
 """`calibrate`: a bundle's calibration, fitted to labelled cases that its networks never saw.
 
-No network is trained. What the bundle has stays where a fit is not clearly better on cases that it
-was not fitted to.
+No network is trained, but a sweep head if one is asked for. What the bundle has stays where a fit
+is not clearly better on cases that it was not fitted to.
 """
 
 import logging
@@ -19,7 +19,7 @@ from dataset.cache import open_cache
 from training.calibration import HeldOut, calibrate, describe, in_parts, with_calibration
 from training.cards import card_of
 from training.cross_validate import case_evidence
-from training.options import Calibrate
+from training.options import Calibrate, SweepHeadRecipe
 from training.provenance import code_version
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,11 @@ def recalibrate(options: Calibrate) -> dict[str, Any]:
     present = bundle.config.selection.calibration
     # One that never was fitted, or that a head corrects, is not held on to.
     is_fitted = bundle.sweep_head is None and present != Calibration()
-    calibration, report, _ = calibrate(
-        held_out, lambda _part: bundle.members, present=present if is_fitted else None
+    calibration, report, head = calibrate(
+        held_out,
+        lambda _part: bundle.members,
+        SweepHeadRecipe() if options.sweep_head else None,
+        present if is_fitted else None,
     )
     log.info("%s", describe(report))
     provenance = dict(bundle.provenance)
@@ -76,6 +79,7 @@ def recalibrate(options: Calibrate) -> dict[str, Any]:
         with_calibration(calibration),
         provenance,
         card_of(provenance),
+        sweep_head=head,
         overwrite=options.overwrite,
     )
     log.info("%s: bundle %s", options.output, load_bundle(options.output).id)
