@@ -164,14 +164,14 @@ def outline(engine: Engine, size: int, frames: np.ndarray) -> tuple[np.ndarray, 
 
 
 def figures(
-    frames: Sequence[LabelledFrame], masks: np.ndarray, p_annotated: np.ndarray
+    frames: Sequence[LabelledFrame], masks: np.ndarray, p_annotated: np.ndarray | None
 ) -> dict[str, Any]:
     """Count what masks and qualities are worth on the frames.
 
     Args:
         frames: N frames.
         masks: (N, H, W) bool, the predicted ones.
-        p_annotated: (N,), see `outline`.
+        p_annotated: (N,), see `outline`; None for networks that rate no frame yet.
 
     Returns:
         Dice of each case whose mask is known, and their mean; how many annotated frames have an
@@ -195,7 +195,7 @@ def figures(
         "masks_on_others": int((~empty & ~annotated).sum()),
         "dice": dice,
         "mean_dice": float(np.mean(list(dice.values()))) if dice else None,
-        "roc_area": roc_area(p_annotated, annotated),
+        "roc_area": None if p_annotated is None else roc_area(p_annotated, annotated),
         "trivial_roc_area": roc_area(evenness, annotated),
     }
 
@@ -217,15 +217,21 @@ def describe(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def sheet(frames: Sequence[LabelledFrame], masks: np.ndarray, p_annotated: np.ndarray) -> Figure:
-    """All frames with the predicted outline and, where it is known, the true one."""
+def sheet(
+    frames: Sequence[LabelledFrame], masks: np.ndarray, p_annotated: np.ndarray | None
+) -> Figure:
+    """All frames with the predicted outline and, where it is known, the true one.
+
+    Arguments as those of `figures`.
+    """
     rows = -(-len(frames) // SHEET_COLUMNS)
+    ratings = [""] * len(frames) if p_annotated is None else [f", P {p:.2f}" for p in p_annotated]
     with style.styled():
         figure = Figure(figsize=(2.6 * SHEET_COLUMNS, 2.45 * rows), layout="constrained")
         axes = figure.subplots(rows, SHEET_COLUMNS, squeeze=False).ravel()
         for ax in axes:
             ax.set_axis_off()
-        for ax, frame, mask, p in zip(axes, frames, masks, p_annotated, strict=False):
+        for ax, frame, mask, rating in zip(axes, frames, masks, ratings, strict=False):
             ax.imshow(frame.pixels, cmap="gray", vmin=0, vmax=255)
             for known, colour in (
                 (frame.mask, style.TRUE_ON_BLACK),
@@ -234,7 +240,7 @@ def sheet(frames: Sequence[LabelledFrame], masks: np.ndarray, p_annotated: np.nd
                 if known is not None and known.any():
                     ax.contour(known, levels=[0.5], colors=[colour], linewidths=1.2)
             label = "annotated" if frame.annotated else "not annotated"
-            ax.set_title(f"{frame.name}\n{label}, P {p:.2f}", fontsize=7)
+            ax.set_title(f"{frame.name}\n{label}{rating}", fontsize=7)
     return figure
 
 

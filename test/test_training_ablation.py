@@ -74,6 +74,9 @@ def test_every_arm_has_a_row_with_both_seeds_and_a_sheet(output: Path) -> None:
         (arm.title, seed) for arm in arms for seed in (0, 1)
     )
     assert all(0 <= one["phantom_dice"] <= 1 and one["annotated"] == 1 for one in results)
+    # A foundation's quality head is a fresh one.
+    unrated = {one["arm"] for one in results if one["roc_area"] is None}
+    assert unrated == {arm.title for arm in FOUNDATIONS}
     lines = (output / "ablation.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {arm.title}" for arm in arms]
     assert all(line.split(" | ")[1].count(",") == 1 for line in lines[2:])

@@ -157,7 +157,7 @@ class Ablation:
         for seed in range(self._size.seeds):
             for arm in FOUNDATIONS:
                 foundation = self._foundation(arm, seed)
-                yield self._judge(arm, seed, foundation)
+                yield self._judge(arm, seed, foundation, is_rating=False)
             # The last one has the whole recipe, as the demo has.
             for adaptation in ADAPTATIONS:
                 network = self._adapted(adaptation, seed, foundation)
@@ -209,11 +209,14 @@ class Ablation:
             validate_every=module.recipe.epochs + 1,
         )
 
-    def _judge(self, arm: Arm, seed: int, network: AbdomenNet) -> dict[str, Any]:
+    def _judge(
+        self, arm: Arm, seed: int, network: AbdomenNet, *, is_rating: bool = True
+    ) -> dict[str, Any]:
         engine = TorchEngine([network.eval()])
         size = network.config.trunk.image_size
         pixels = np.stack([frame.pixels for frame in self._frames])
-        masks, p_annotated = outline(engine, size, pixels)
+        masks, rated = outline(engine, size, pixels)
+        p_annotated = rated if is_rating else None
         style.write_png(sheet(self._frames, masks, p_annotated), self._folder(arm, seed) / SHEET)
         found = figures(self._frames, masks, p_annotated)
         return {"arm": arm.title, "seed": seed, "phantom_dice": self._phantom_dice(engine), **found}
