@@ -44,15 +44,15 @@ class Row:
     """The case's number."""
     name: str
     """Its uuid."""
-    subject: int
-    """The case that first shows the same subject."""
+    subject: str
+    """Its subject's name."""
     ac_mm: tuple[float | None, ...]
     """AC of each sweep; None where no frame is annotated."""
 
     def cells(self) -> list[str]:
         """The line as text, in the order of TABLE_COLUMNS."""
         acs = ("" if ac is None else repr(ac) for ac in self.ac_mm)
-        return [self.name, f"{self.subject:03d}", *acs]
+        return [self.name, self.subject, *acs]
 
 
 def case_name(seed: int, case: int, site: Site | None = None) -> str:
@@ -60,6 +60,16 @@ def case_name(seed: int, case: int, site: Site | None = None) -> str:
     place = "" if site is None else f" {site.value}"
     digest = hashlib.sha256(f"phantom {seed} {case}{place}".encode()).digest()
     return str(uuid.UUID(bytes=digest[:_UUID_BYTES], version=_UUID_VERSION))
+
+
+def subject_name(seed: int, subject: int) -> str:
+    """What a subject is called: the same at every site, and nobody of another seed.
+
+    Args:
+        seed: of the data set.
+        subject: the first case that shows the subject, see `phantom.truth.Truth`.
+    """
+    return f"{seed}-{subject:03d}"
 
 
 def write_dataset(
@@ -122,7 +132,7 @@ def write_case(
     return Row(
         case=case,
         name=name,
-        subject=known.subject,
+        subject=subject_name(seed, known.subject),
         ac_mm=tuple(label.ac_mm for label in known.labels),
     )
 

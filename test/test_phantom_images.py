@@ -285,7 +285,7 @@ def _check_table(path: Path, names: list[str]) -> None:
     for row, case in zip(rows, (3, 4), strict=True):
         assert str(uuid.UUID(row["uuid"])) == row["uuid"]
         known = truth(6, case)
-        assert row["subject_id"] == f"{known.subject:03d}"
+        assert row["subject_id"] == f"6-{known.subject:03d}"  # nobody of another seed
         for index in range(SWEEPS):
             text, ac_mm = row[f"sweep_{index + 1}_ac_mm"], known.labels[index].ac_mm
             assert (text == "") if ac_mm is None else (float(text) == ac_mm)

@@ -267,7 +267,7 @@ def run_phantom(_world: World, output: Path) -> int:
         assert look is Look.PLAIN and site is None
         name = phantom_dataset.case_name(seed, case)
         (folder / IMAGES / f"{name}.mha").write_bytes(b"")
-        return phantom_dataset.Row(case=case, name=name, subject=0, ac_mm=(200.0,) * 6)
+        return phantom_dataset.Row(case=case, name=name, subject="1-000", ac_mm=(200.0,) * 6)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phantom_dataset, "write_case", unrendered)

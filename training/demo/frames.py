@@ -12,7 +12,7 @@ from acouslic.metaimage import Geometry
 from acouslic.stack import Stack
 from dataset.cache import has_case, store_case
 from dataset.labels import Labels
-from phantom.dataset import case_name
+from phantom.dataset import case_name, subject_name
 from phantom.look import Look
 from phantom.render import Renderer, mask_frame
 from phantom.truth import Sight, Truth, truth
@@ -70,7 +70,7 @@ def add_frames(case: int, *, folder: Path, seed: int, look: Look, count: int, si
         folder,
         Stack(name, frames, Geometry.plain(SPACING_MM)),
         labels,
-        subject=str(known.subject),
+        subject=subject_name(seed, known.subject),
         ac_mm=[np.nan if label.ac_mm is None else label.ac_mm for label in known.labels],
         size=size,
         fingerprint=fingerprint,
