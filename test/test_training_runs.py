@@ -900,13 +900,16 @@ def test_what_a_network_says_is_computed_once_for_the_same_code_base_and_weights
     assert sorted(asked) == sorted(report["by_case"])
 
 
+def calibrate_anew(bundle: Path, cache: Cache, output: Path, *more: str) -> int:
+    arguments = ["calibrate", str(bundle), str(cache.folder), "--output", str(output), *more]
+    return main([*arguments, "--parts", "2", "--device", "cpu"])
+
+
 def test_a_bundle_is_calibrated_anew_and_keeps_its_weights(
     report: dict[str, Any], finished: Path, cache: Cache, base: Path, tmp_path: Path
 ) -> None:
     pack(finished.parent, base, tmp_path / "old", pack_options(merge=False))
-    arguments = ["calibrate", str(tmp_path / "old"), str(cache.folder), "--parts", "2"]
-    arguments += ["--output", str(tmp_path / "new"), "--device", "cpu"]
-    assert main(arguments) == 0
+    assert calibrate_anew(tmp_path / "old", cache, tmp_path / "new") == 0
     old, new = load_bundle(tmp_path / "old"), load_bundle(tmp_path / "new")
     assert old.id != new.id
     for name in ("trunk.safetensors", "member_0.safetensors"):
@@ -915,7 +918,7 @@ def test_a_bundle_is_calibrated_anew_and_keeps_its_weights(
     assert new.config.selection.calibration == Calibration.from_dict(told["calibration"])
     assert told["cases"] == CASES
     assert "Calibrated again" in (tmp_path / "new" / "MODEL_CARD.md").read_text()
-    assert main(arguments) == 1  # without --overwrite
+    assert calibrate_anew(tmp_path / "old", cache, tmp_path / "new") == 1  # without --overwrite
 
 
 def test_a_bundle_that_is_calibrated_anew_gets_a_sweep_head_where_one_is_clearly_better(
@@ -932,9 +935,7 @@ def test_a_bundle_that_is_calibrated_anew_gets_a_sweep_head_where_one_is_clearly
     for name, is_clear in (("headed", True), ("plain", False)):
         clear = iter([False, is_clear])
         monkeypatch.setattr(calibration_room, "is_better", lambda _gain, told=clear: next(told))
-        arguments = ["calibrate", str(tmp_path / "old"), str(cache.folder), "--parts", "2"]
-        arguments += ["--sweep-head", "--output", str(tmp_path / name), "--device", "cpu"]
-        assert main(arguments) == 0
+        assert calibrate_anew(tmp_path / "old", cache, tmp_path / name, "--sweep-head") == 0
     headed, plain = load_bundle(tmp_path / "headed"), load_bundle(tmp_path / "plain")
     assert plain.sweep_head is None and headed.sweep_head is not None
     known = [HeldOut(case, 0, case_evidence(case, old.members)).known for case in cache.cases]
