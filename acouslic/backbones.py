@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RealName = Literal[
     "densenet121",
     "efficientnet_b0",
+    "tf_efficientnet_lite0",
     "vgg16",
     "swin_large_patch4_window7_224.ms_in22k_ft_in1k",
     "deit3_large_patch16_224.fb_in22k_ft_in1k",

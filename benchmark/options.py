@@ -200,7 +200,8 @@ class WeightOptions:
     pretrained_dir: Path | None = None
     """Folder of TIMM_NAME.safetensors or .pth files; None lets timm fetch them."""
     stand_ins: bool = False
-    """Put a small network of its family in the place of each, for a trial."""
+    """Put a small network of its family in the place of each whose weights are not in
+    --pretrained-dir, for a trial."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ class BenchmarkOptions:
     """Folder for trials and tables; a benchmark that was stopped goes on there."""
     systems: tuple[str, ...] | None = None
     """Names out of densenet, efficientnet, vgg, swin, deit, vit, fetalclip_cls, fetalclip_seg,
-    fetalclip_seg_ours, joint, quality; None takes all eleven."""
+    fetalclip_seg_ours, joint, quality; None takes all these eleven."""
     protocol: Literal["paper", "strict"] = "strict"
     """What the paper did, or the fair comparison."""
     test_cache: Path | None = None

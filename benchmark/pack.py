@@ -69,7 +69,7 @@ def pack_trial(
         "simulated": cache.simulated or bool(base and base["simulated"]),
         "base": base or {"what": result["origin"], "simulated": cache.simulated},
         "network": result["network"],
-        "stand_in": asked["stand_ins"],
+        "stand_in": result["stand_in"],
         "trained": result["trained"],
         "protocol": protocol.name,
         "trial": trial,

@@ -26,7 +26,7 @@ from acouslic.scorer import BackboneScorer, ScoredNet, TrunkScorer
 from benchmark.networks import Classifier, Joint, Segmenter
 from benchmark.quality import Quality
 from benchmark.systems import Built, Plan, System
-from benchmark.trial import WEIGHTS
+from benchmark.trial import RESULT, WEIGHTS
 from training.adapters import lora_layers, merge_lora
 from training.calibration import with_calibration
 from training.cards import LIMITS, SIMULATED
@@ -42,7 +42,7 @@ def trained(folder: Path, system: System, plan: Plan) -> Built:
         plan: what it was built for.
 
     Raises:
-        InputError: the trial is not finished.
+        InputError: the trial is not finished, or began otherwise than the plan says.
     """
     if not (folder / WEIGHTS).is_file():
         raise InputError(
@@ -51,6 +51,14 @@ def trained(folder: Path, system: System, plan: Plan) -> Built:
             advice="give the command that trains it again",
         )
     built = system.build(plan)
+    result = json.loads((folder / RESULT).read_text())
+    # What was frozen is not among the trial's weights.
+    if (built.network_name, built.origin) != (result["network"], result["origin"]):
+        raise InputError(
+            expected=f"{result['network']} from {result['origin']}, as {folder} has it",
+            found=f"{built.network_name} from {built.origin}",
+            advice="give --base, --weights and --pretrained-dir as the benchmark got them",
+        )
     built.network.load_state_dict(load_file(folder / WEIGHTS), strict=False)
     built.network.eval().requires_grad_(False)
     return built

@@ -213,8 +213,8 @@ def _warnings(cache: Cache, request: Request, n_test_subjects: int) -> list[str]
         )
     if request.stand_ins:
         warnings.append(
-            "Stand-ins: every network is a small one of its family, not the architecture of the"
-            " paper, so its figures are not comparable with the paper's."
+            "Stand-ins: small networks, marked below, take the place of the papers' architectures,"
+            " so their figures are not comparable with the papers'."
         )
     if request.intensity == "fan":
         warnings.append(

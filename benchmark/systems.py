@@ -37,7 +37,7 @@ from benchmark.networks import (
 )
 from benchmark.options import Protocol, QualityParts, WeightSource
 from benchmark.quality import Quality
-from benchmark.weights import RANDOM, timm_model, trunk_with_weights
+from benchmark.weights import RANDOM, at_hand, timm_model, trunk_with_weights
 from training.adapters import add_lora
 from training.base import patches_for
 from training.mixup import MixupConfig
@@ -74,7 +74,7 @@ class Plan:
     weights: WeightSource
     """What the network begins with."""
     stand_ins: bool = False
-    """Whether a small network of the family takes its place."""
+    """Whether a small network of the family takes its place, unless its weights are at hand."""
     tokens: Tokens = "auto"
     """Patches that go through the trunk of `joint`, see `BenchmarkOptions`."""
     norms: Norms = NORMS
@@ -99,6 +99,8 @@ class Built:
     """Whether all of it is trained."""
     backbone: str | None = None
     """Name of its network in timm, or of a small one in its place; None for FetalCLIP's trunk."""
+    stand_in: bool = False
+    """Whether it is a small network in the place of the real one."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def timm_system(
     stand_in: BackboneName,
     crop: float = 1.0,
     figures: paper.Published | None = None,
+    kind: Kind = "published",
 ) -> System:
     """A classifier of timm.
 
@@ -157,19 +160,21 @@ def timm_system(
         stand_in: name of the small network that may take its place.
         crop: share of the side that timm's own centre crop leaves.
         figures: what the paper says of it.
+        kind: whose it is.
 
     Returns:
         The system.
     """
 
     def build(plan: Plan) -> Built:
-        used = stand_in if plan.stand_ins else timm_name
-        if plan.stand_ins:
+        small = plan.stand_ins and not at_hand(timm_name, plan.weights)
+        used = stand_in if small else timm_name
+        if small:
             model, origin = build_backbone(stand_in, plan.size_px), RANDOM
         else:
             model, origin = timm_model(timm_name, plan.weights)
         view = _timm_view(model, crop if plan.protocol.centre_crop else 1.0)
-        adapt = adapters and not plan.stand_ins
+        adapt = adapters and not small
         if adapt:
             targets = REFERENCE_TIMM_TARGETS if plan.protocol.reference_adapters else TIMM_TARGETS
             add_adapters(model, targets, LORA)
@@ -177,19 +182,20 @@ def timm_system(
         trained = f"LoRA on {', '.join(targets)} and the head" if adapt else "every parameter"
         return Built(
             timm_classifier(model, view),
-            _named(used, plan),
+            _named(used, stand_in=small),
             origin,
             trained,
             whole=not adapt,
             backbone=used,
+            stand_in=small,
         )
 
     # A stand-in is trained whole, whether or not the real one is.
-    return System(name, title, build, figures, shares_weights=True)
+    return System(name, title, build, figures, shares_weights=True, kind=kind)
 
 
-def _named(network: str, plan: Plan) -> str:
-    return f"stand-in: {network}" if plan.stand_ins else network
+def _named(network: str, *, stand_in: bool) -> str:
+    return f"stand-in: {network}" if stand_in else network
 
 
 def _timm_view(model: Any, crop: float) -> View:
@@ -212,7 +218,7 @@ def _trunk(plan: Plan) -> tuple[TrunkConfig, Any, str, dict[str, Any]]:
     config, trunk, provenance = trunk_with_weights(source, size)
     name = f"ViT-{config.layers}x{config.width}"
     whose = "" if plan.stand_ins else " (FetalCLIP's trunk)"
-    return config, trunk, _named(f"{name}{whose}", plan), provenance
+    return config, trunk, _named(f"{name}{whose}", stand_in=plan.stand_ins), provenance
 
 
 def _may_adapt(plan: Plan) -> bool:
@@ -237,7 +243,11 @@ def _fetalclip_cls(plan: Plan) -> Built:
     else:
         trained = _adapt_fairly(trunk, plan)
     return Built(
-        trunk_classifier(trunk, config), name, provenance["what"], f"{trained} and the head"
+        trunk_classifier(trunk, config),
+        name,
+        provenance["what"],
+        f"{trained} and the head",
+        stand_in=plan.stand_ins,
     )
 
 
@@ -258,7 +268,13 @@ def _fetalclip_seg(decoder: DecoderName) -> Callable[[Plan], Built]:
             patches="all",
         ))  # fmt: skip
         alone = decoder == "published" and plan.protocol.dice_alone
-        return Built(Segmenter(network, dice_alone=alone), name, provenance["what"], trained)
+        return Built(
+            Segmenter(network, dice_alone=alone),
+            name,
+            provenance["what"],
+            trained,
+            stand_in=plan.stand_ins,
+        )
 
     return build
 
@@ -280,7 +296,13 @@ def _joint(plan: Plan) -> Built:
         norms=plan.norms,
     ))  # fmt: skip
     trained = _adapt_fairly(network.trunk, plan)
-    return Built(Joint(network), name, provenance["what"], f"{trained}, decoder and quality head")
+    return Built(
+        Joint(network),
+        name,
+        provenance["what"],
+        f"{trained}, decoder and quality head",
+        stand_in=plan.stand_ins,
+    )
 
 
 def _decoder_width(plan: Plan) -> int:
@@ -324,7 +346,13 @@ def quality_system(
         config, trunk, name, provenance = _trunk(plan)
         trained = _adapt_fairly(trunk, plan)
         network = Quality(trunk, config, head, mixup=mixup, correlation=correlation)
-        return Built(network, name, provenance["what"], f"{trained} and the {head} head")
+        return Built(
+            network,
+            name,
+            provenance["what"],
+            f"{trained} and the {head} head",
+            stand_in=plan.stand_ins,
+        )
 
     return System(
         system,
@@ -347,7 +375,7 @@ def _registry(*systems: System) -> dict[str, System]:
     return {system.name: system for system in systems}
 
 
-SYSTEMS = _registry(
+_ELEVEN = _registry(
     timm_system(
         "densenet",
         "DenseNet",
@@ -423,6 +451,19 @@ SYSTEMS = _registry(
         kind="ours",
     ),
     System("joint", "Joint (ours)", _joint, rates_quality=True, draws_masks=True, kind="ours"),
+    quality_without(QualityParts()),
+)
+SYSTEMS = _ELEVEN | _registry(
+    # Its weights come with a package of Python, see docs/benchmark.md.
+    timm_system(
+        "efficientnet_lite0",
+        "EfficientNet-Lite0",
+        "tf_efficientnet_lite0",
+        adapters=False,
+        stand_in="small-efficientnet",
+        crop=CNN_CROP,
+        kind="ours",
+    ),
     *(quality_without(QualityParts(*used)) for used in itertools.product((True, False), repeat=3)),
     # Other readings of the same abstract.
     quality_system("quality-fusion-concat", "Quality, early fusion", head="fusion-concat"),
@@ -434,5 +475,5 @@ SYSTEMS = _registry(
         "quality-cmx-across", "Quality, CMX across clusters", mixup=MixupConfig(partners="across")
     ),
 )
-# The ablations run where their flags, or their names, ask for them; other readings by their names.
-DEFAULT_SYSTEMS = tuple(name for name in SYSTEMS if not name.startswith("quality-"))
+# The others run where their names, or the ablations' flags, ask for them.
+DEFAULT_SYSTEMS = tuple(_ELEVEN)

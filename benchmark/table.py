@@ -32,7 +32,7 @@ INTERPRETATION = (
 # Beside a system's name in every table.
 MARKS = {
     STAND_IN: "a small stand-in for the real network, whose figures say nothing of that one.",
-    NOT_PUBLISHED: "this project's own, or its interpretation of an abstract: no figures to meet.",
+    NOT_PUBLISHED: "no paper's: this project's choice, or its interpretation of an abstract.",
     DIFFERS: "trained otherwise than in the paper; below stands how.",
 }
 Cell = Callable[[dict[str, Any]], str]

@@ -132,7 +132,7 @@ def run_trial(folder: Path, setting: Setting, trial: int) -> None:
         "seed": setting.seed(trial),
         "network": built.network_name,
         "origin": built.origin,
-        "stand_in": setting.plan.stand_ins,
+        "stand_in": built.stand_in,
         "trained": built.trained,
         "begun_from": begun_from,
         "parameters": dict(zip(("trainable", "total"), parameter_counts(network), strict=True)),

@@ -58,16 +58,25 @@ def timm_model(name: str, source: WeightSource) -> tuple[Any, str]:
     return model, f"the weights in {path.name}"
 
 
+def at_hand(name: str, source: WeightSource) -> bool:
+    """Whether the weights of a timm model lie in the source's folder."""
+    return source.pretrained and source.folder is not None and bool(_files(name, source.folder))
+
+
 def _weights_file(name: str, folder: Path) -> Path:
-    # Not with_suffix: a timm name may have dots.
-    for path in (folder / f"{name}{suffix}" for suffix in SUFFIXES):
-        if path.is_file():
-            return path
+    if found := _files(name, folder):
+        return found[0]
     raise InputError(
         expected=f"{name} with one of {', '.join(SUFFIXES)} in {folder}",
         found="no such file",
         advice="put it there, or leave --pretrained-dir out to let timm fetch it",
     )
+
+
+def _files(name: str, folder: Path) -> list[Path]:
+    # Not with_suffix: a timm name may have dots.
+    paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    return [path for path in paths if path.is_file()]
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

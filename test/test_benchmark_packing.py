@@ -1,12 +1,15 @@
 """Every family as one network that the pipeline runs: the same ratings, bundles, other heads."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from benchmark_cache import SIZE
+from safetensors.torch import save_file
 
+from acouslic import files
 from acouslic.bundle import load_bundle
 from acouslic.calibration import Calibration
 from acouslic.errors import InputError
@@ -14,8 +17,9 @@ from acouslic.heads import logits_of_annotated, logits_of_rating
 from acouslic.network import HEADS, AbdomenNet, NetworkConfig, TrunkConfig, build_trunk
 from acouslic.preprocess import Intensity, like_a_usual_frame, normalise
 from benchmark.options import PAPER, STRICT, Protocol, WeightSource
-from benchmark.packing import as_one_network, save_system
+from benchmark.packing import as_one_network, save_system, trained
 from benchmark.systems import DEFAULT_SYSTEMS, SYSTEMS, Plan
+from benchmark.trial import RESULT, WEIGHTS
 from training.base import save_base
 
 TRUNK = TrunkConfig(SIZE, 4, 64, 4, 64)
@@ -73,6 +77,17 @@ def test_a_packed_system_rates_frames_as_it_did(
         again = bundle.members[0](normalise(frames, bundle.config.network.intensity))
     # Weights are stored in half precision.
     assert torch.allclose(again.quality_logits.softmax(dim=1), p, atol=0.02)
+
+
+def test_a_trial_that_began_otherwise_is_refused(base: Path, tmp_path: Path) -> None:
+    plan = Plan(SIZE, STRICT, WeightSource(base=base), stand_ins=True)
+    built = SYSTEMS["fetalclip_cls"].build(plan)
+    save_file(dict(built.network.named_buffers()), tmp_path / WEIGHTS)
+    files.write_json(tmp_path / RESULT, {"network": built.network_name, "origin": built.origin})
+    assert trained(tmp_path, SYSTEMS["fetalclip_cls"], plan).origin == built.origin
+    other = replace(plan, weights=WeightSource(pretrained=False))
+    with pytest.raises(InputError, match="--base"):
+        trained(tmp_path, SYSTEMS["fetalclip_cls"], other)
 
 
 def test_a_classifier_without_masks_is_refused(base: Path) -> None:

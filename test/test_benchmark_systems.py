@@ -217,6 +217,17 @@ def test_weights_come_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     assert model.get_classifier().out_features == 1
 
 
+def test_a_network_whose_weights_are_at_hand_needs_no_stand_in(tmp_path: Path) -> None:
+    name = "tf_efficientnet_lite0"
+    save_file(timm.create_model(name).state_dict(), tmp_path / f"{name}.safetensors")
+    plan = Plan(64, STRICT, WeightSource(folder=tmp_path), stand_ins=True)
+    real, small = (SYSTEMS[one].build(plan) for one in ("efficientnet_lite0", "efficientnet"))
+    assert (real.network_name, real.backbone, real.stand_in) == (name, name, False)
+    assert small.backbone == "small-efficientnet" and small.stand_in
+    random = replace(plan, weights=WeightSource(pretrained=False, folder=tmp_path))
+    assert SYSTEMS["efficientnet_lite0"].build(random).stand_in
+
+
 def test_a_missing_or_wrong_file_is_named(tmp_path: Path) -> None:
     source = WeightSource(folder=tmp_path)
     with pytest.raises(InputError, match="test_vit"):
