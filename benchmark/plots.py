@@ -17,7 +17,9 @@ from sklearn.metrics import precision_recall_curve
 from acouslic.challenge import Quality
 from acouslic.stack import sweep_slices
 from benchmark.frames import FrameTable
+from benchmark.marks import STAND_IN
 from benchmark.summary import Trial, read_trials, trial_folder
+from benchmark.table import title
 from benchmark.trial import EMBEDDINGS
 from evaluation import style
 
@@ -25,7 +27,7 @@ SHOWN_SWEEPS = 3
 # Panels of embeddings in a row.
 COLUMNS = 4
 # Letters of a system's title in a line.
-TITLE_WIDTH = 18
+TITLE_WIDTH = 20
 SMALL_PT, TINY_PT = 9, 8
 PLOTS: Mapping[str, str] = {
     "f1.png": "F1 of every system, with trials and interval",
@@ -50,7 +52,7 @@ def draw_plots(
         The plots' file names with their titles.
     """
     first = {name: read_trials(output, name)[0] for name in summaries}
-    titles = {name: fill(summary["title"], TITLE_WIDTH) for name, summary in summaries.items()}
+    titles = {name: fill(title(summary), TITLE_WIDTH) for name, summary in summaries.items()}
     with style.styled():
         figures = (
             _f1(summaries, titles),
@@ -65,7 +67,7 @@ def draw_plots(
 
 
 def _f1(summaries: dict[str, Any], titles: dict[str, str]) -> Figure:
-    """Mean F1 with its interval, each trial, and the published figure."""
+    """Mean F1 with its interval, each trial, and the published figure of what is no stand-in."""
     figure = style.new_figure(8, 1.6 + 0.42 * len(summaries))
     axes = figure.subplots()
     for row, summary in enumerate(summaries.values()):
@@ -80,11 +82,13 @@ def _f1(summaries: dict[str, Any], titles: dict[str, str]) -> Figure:
             trials, [row] * len(trials), "|", color=style.TEXT, ms=9, label="trial" * (row == 0)
         )
         axes.plot(summary["mean"]["f1"], row, "o", color=style.BLUE, label="mean" * (row == 0))
-        if summary["published"] is not None:
-            axes.plot(
-                summary["published"]["f1"], row, "D", mfc="none", color=style.RED,
-                label="paper, real data" * (row == 0),
-            )  # fmt: skip
+    papers = [
+        (summary["published"]["f1"], row)
+        for row, summary in enumerate(summaries.values())
+        if summary["published"] is not None and STAND_IN not in summary["marks"]
+    ]
+    if papers:
+        axes.plot(*np.array(papers).T, "D", mfc="none", color=style.RED, label="paper, real data")
     axes.set_yticks(range(len(titles)), list(titles.values()))
     axes.tick_params(axis="y", length=0, labelcolor=style.INK)
     axes.spines["left"].set_visible(False)
@@ -177,11 +181,11 @@ def _embeddings(output: Path, titles: dict[str, str]) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for axes, (name, title) in zip(grid, titles.items(), strict=False):
+    for axes, (name, named) in zip(grid, titles.items(), strict=False):
         path = trial_folder(output, name, 0) / EMBEDDINGS
         if path.is_file():
             with np.load(path) as arrays:
-                _scatter(axes, arrays["embeddings"], arrays["quality"], title)
+                _scatter(axes, arrays["embeddings"], arrays["quality"], named)
     handles = [
         grid[0].plot([], [], "o", ms=5, color=style.QUALITY_COLOURS[quality], label=quality.word)[0]
         for quality in Quality
@@ -190,7 +194,7 @@ def _embeddings(output: Path, titles: dict[str, str]) -> Figure:
     return figure
 
 
-def _scatter(axes: Axes, embeddings: np.ndarray, quality: np.ndarray, title: str) -> None:
+def _scatter(axes: Axes, embeddings: np.ndarray, quality: np.ndarray, named: str) -> None:
     if len(embeddings) < 2:
         return
     points = PCA(2).fit_transform(embeddings)
@@ -201,4 +205,4 @@ def _scatter(axes: Axes, embeddings: np.ndarray, quality: np.ndarray, title: str
         of_kind = points[quality == kind]
         colour = style.QUALITY_COLOURS[kind]
         axes.scatter(of_kind[:, 0], of_kind[:, 1], s=7, color=colour, alpha=0.7, lw=0)
-    axes.set_title(title, fontsize=SMALL_PT)
+    axes.set_title(named, fontsize=SMALL_PT)

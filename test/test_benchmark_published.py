@@ -20,7 +20,7 @@ from acouslic.heads import AREA_THRESHOLD, AreaHead
 from acouslic.network import NetworkConfig, TrunkConfig
 from acouslic.preprocess import to_grid
 from acouslic.unetr import PublishedDecoder
-from benchmark import trial
+from benchmark import plots, trial
 from benchmark.copies import COPIES, vary
 from benchmark.frames import Draw, SampleReader, frame_table, in_batches
 from benchmark.images import (
@@ -227,3 +227,13 @@ def test_rows_that_are_not_the_papers_are_marked() -> None:
     assert marks(SYSTEMS["vgg"], small, ["epochs 1"]) == [STAND_IN, DIFFERS]
     for name in ("joint", "fetalclip_seg_ours", "quality"):
         assert marks(SYSTEMS[name], real, []) == [NOT_PUBLISHED]
+
+
+def test_a_stand_in_is_not_drawn_beside_the_papers_figure() -> None:
+    figures = {"trials": [{"f1": 0.2}], "mean": {"f1": 0.2}, "interval": {"f1": None}}
+    real = figures | {"title": "VGG", "published": {"f1": 0.7}, "marks": [DIFFERS]}
+    small = real | {"marks": [STAND_IN, DIFFERS]}
+    for summaries, drawn in (({"real": real, "small": small}, [0.7]), ({"small": small}, [])):
+        axes = plots._f1(summaries, dict.fromkeys(summaries, "VGG")).axes[0]
+        papers = [line for line in axes.lines if line.get_label() == "paper, real data"]
+        assert [x for line in papers for x in np.atleast_1d(line.get_xdata())] == drawn
