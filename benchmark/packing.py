@@ -44,9 +44,9 @@ def trained(folder: Path, system: System, plan: Plan) -> Built:
     Raises:
         InputError: the trial is not finished, or began otherwise than the plan says.
     """
-    if not (folder / WEIGHTS).is_file():
+    if not all((folder / file).is_file() for file in (RESULT, WEIGHTS)):
         raise InputError(
-            expected=f"a finished trial with {WEIGHTS} in {folder}",
+            expected=f"a finished trial with {RESULT} and {WEIGHTS} in {folder}",
             found="none",
             advice="give the command that trains it again",
         )

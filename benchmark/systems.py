@@ -464,7 +464,11 @@ SYSTEMS = _ELEVEN | _registry(
         crop=CNN_CROP,
         kind="ours",
     ),
-    *(quality_without(QualityParts(*used)) for used in itertools.product((True, False), repeat=3)),
+    *(
+        quality_without(QualityParts(*used))
+        for used in itertools.product((True, False), repeat=3)
+        if not all(used)
+    ),
     # Other readings of the same abstract.
     quality_system("quality-fusion-concat", "Quality, early fusion", head="fusion-concat"),
     quality_system("quality-fusion-late", "Quality, late fusion", head="fusion-late"),

@@ -88,6 +88,9 @@ def test_a_trial_that_began_otherwise_is_refused(base: Path, tmp_path: Path) -> 
     other = replace(plan, weights=WeightSource(pretrained=False))
     with pytest.raises(InputError, match="--base"):
         trained(tmp_path, SYSTEMS["fetalclip_cls"], other)
+    (tmp_path / RESULT).unlink()
+    with pytest.raises(InputError, match="finished"):
+        trained(tmp_path, SYSTEMS["fetalclip_cls"], plan)
 
 
 def test_a_classifier_without_masks_is_refused(base: Path) -> None:
