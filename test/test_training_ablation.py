@@ -69,7 +69,7 @@ def output(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_arm_has_a_row_with_both_seeds_and_a_sheet(output: Path) -> None:
     arms: list[Arm] = [*FOUNDATIONS, *ADAPTATIONS]
-    results = json.loads((output / "ablation.json").read_text())
+    results = json.loads((output / "parts.json").read_text())
     assert sorted((one["arm"], one["seed"]) for one in results) == sorted(
         (arm.title, seed) for arm in arms for seed in (0, 1)
     )
@@ -77,7 +77,7 @@ def test_every_arm_has_a_row_with_both_seeds_and_a_sheet(output: Path) -> None:
     # A foundation's quality head is a fresh one.
     unrated = {one["arm"] for one in results if one["roc_area"] is None}
     assert unrated == {arm.title for arm in FOUNDATIONS}
-    lines = (output / "ablation.md").read_text().splitlines()
+    lines = (output / "parts.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {arm.title}" for arm in arms]
     assert all(line.split(" | ")[1].count(",") == 1 for line in lines[2:])
     for arm in arms:
@@ -98,9 +98,21 @@ def test_arms_differ_in_what_they_learnt(output: Path) -> None:
 def test_nothing_is_trained_twice(
     output: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = (output / "ablation.md").read_text()
+    before = (output / "parts.md").read_text()
     monkeypatch.setattr("training.runs._train", lambda *_: pytest.fail("trained again"))
     assert ablation.ablation(output, frames, SIZE, CPU) == before
+
+
+def test_variations_are_judged_in_both_halves_of_their_networks(output: Path, frames: Path) -> None:
+    text = ablation.ablation(output, frames, SIZE, CPU, "variations")
+    results = json.loads((output / "variations.json").read_text())
+    assert [one["seed"] for one in results].count(1) == len(results) / 2 == 8
+    assert (output / "variations.md").read_text() == text
+    learnt = {
+        (output / f"varied-{number}-seed-{one['seed']}" / "weights.safetensors").read_bytes()
+        for number, one in enumerate(results)
+    }
+    assert len(learnt) == len(results)
 
 
 def test_a_strangers_folder_stays(frames: Path, tmp_path: Path) -> None:

@@ -37,10 +37,14 @@ def demo(options: Demo) -> None:
 
 
 def ablation(options: Ablation) -> None:
-    """Try each part of the demo's recipe, left out, on labelled frames that are not simulated."""
+    """Try what parts of the demo's recipe are worth on labelled frames that are not simulated."""
     from training.demo import ablation
 
-    print(ablation.ablation(options.output, options.frames, options.size, options.machine))
+    print(
+        ablation.ablation(
+            options.output, options.frames, options.size, options.machine, options.study
+        )
+    )
 
 
 def import_fetalclip(options: ImportFetalclip) -> None:

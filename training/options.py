@@ -20,6 +20,7 @@ Intensity = Literal["as-is", "fan"]
 Tokens = Literal["auto", "fan", "all", "registers"]
 # network.Norms and network.HeadName, likewise.
 Norms = Literal["shared", "by-source"]
+Study = Literal["parts", "variations"]
 HeadName = Literal["joint", "class", "area", "rating", "fusion", "fusion-concat", "fusion-late"]
 # Which frames without annotation teach an empty mask. Next to annotated frames, and in sweeps that
 # nobody looked through, abdomens are well in view that no mask tells of.
@@ -255,7 +256,7 @@ class AblationSize:
     batch_size: int = 24
     """Frames a step of a foundation; an adaptation takes half as many."""
     seeds: int = 2
-    """Networks of each arm."""
+    """Networks of each arm; for variations, two seeds are one round of its 16 networks."""
 
 
 # ---- the options of each command
@@ -301,6 +302,9 @@ class Ablation:
     """Folder of labelled frames, as `python -m evaluation frames` reads it."""
     output: Path
     """Folder for caches, runs and the table; what is finished there is not made again."""
+    study: Study = "parts"
+    """parts: one part of the recipe left out at a time; variations: each variation of the frames,
+    switched on in half of 16 networks."""
     size: Annotated[AblationSize, INLINE] = field(default_factory=AblationSize)
     machine: Annotated[Machine, INLINE] = field(default_factory=Machine)
 

@@ -2,8 +2,9 @@
 
 Small foundations are trained from nothing, the recipe whole and with a part left out, on each look
 of the phantoms. Then adapters and heads, on the challenge's labels alone, in the ways to treat
-frames without a label. All are judged on labelled frames, of patients perhaps, and beside them on
-phantoms that are rendered otherwise than plain ones. A few frames tell whether a part helps at all.
+frames without a label. Or sixteen foundations, each with half of the variations of the frames. All
+are judged on labelled frames, of patients perhaps, and beside them on phantoms that are rendered
+otherwise than plain ones. A few frames tell whether a part helps at all.
 """
 
 import logging
@@ -27,6 +28,7 @@ from phantom.look import Look
 from phantom.truth import Sight
 from training.augment import NONE, NUMBERS, sampling_grid
 from training.batches import Draw
+from training.demo import variations
 from training.demo.anatomy import case_numbers, draw_abdomen
 from training.demo.build import (
     DemoOptions,
@@ -43,18 +45,21 @@ from training.demo.foundation import (
     mask_dice,
 )
 from training.module import AbdomenTraining, FrameTraining
-from training.options import AblationSize, Augmentation, DemoSize, EmptyMasks, Intensity, Machine
+from training.options import (
+    AblationSize,
+    Augmentation,
+    DemoSize,
+    EmptyMasks,
+    Intensity,
+    Machine,
+    Study,
+)
 from training.runs import run
 
 # Beside those of the demo: phantoms that judge.
 JUDGED_PHANTOMS_SEED = 1004
 log = logging.getLogger(__name__)
-OPTIONS, RESULT, TABLE, SHEET = (
-    "ablation-options.json",
-    "ablation.json",
-    "ablation.md",
-    "frames.png",
-)
+OPTIONS, SHEET = "ablation-options.json", "frames.png"
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class Ablation:
         judged = Phantoms(JUDGED_PHANTOMS_SEED, 0, size.judged, Look.MIXED.value, size.frames)
         self._judged = self._anatomy(judged, AnatomyFrames)
 
-    def results(self) -> Iterator[dict[str, Any]]:
+    def parts(self) -> Iterator[dict[str, Any]]:
         """Give what each arm is worth, seed by seed, as soon as it is known."""
         for seed in range(self._size.seeds):
             for arm in FOUNDATIONS:
@@ -162,6 +167,20 @@ class Ablation:
             for adaptation in ADAPTATIONS:
                 network = self._adapted(adaptation, seed, foundation)
                 yield self._judge(adaptation, seed, network)
+
+    def variations(self) -> Iterator[dict[str, Any]]:
+        """Give what each network of `variations.design` is worth, as soon as it is known.
+
+        Both halves of the design have their own seed; more seeds repeat it.
+        """
+        for first in range(0, self._size.seeds, 2):
+            for number, (names, augmentation, half) in enumerate(variations.design()):
+                title = f"varied: {', '.join(names) or 'nothing'}"
+                arm = FoundationArm(f"varied-{number}", title, _PLAIN, augmentation=augmentation)
+                seed = first + half
+                foundation = self._foundation(arm, seed)
+                result = self._judge(arm, seed, foundation, is_rating=False)
+                yield {**result, "varied": names}
 
     def _foundation(self, arm: FoundationArm, seed: int) -> AbdomenNet:
         """A trained trunk and decoder; the quality head is fresh."""
@@ -246,19 +265,22 @@ class Ablation:
         return self._output / f"{arm.name}-seed-{seed}"
 
 
-def ablation(output: Path, frames: Path, size: AblationSize, machine: Machine) -> str:
-    """Train and judge all arms, see `Ablation`.
+def ablation(
+    output: Path, frames: Path, size: AblationSize, machine: Machine, study: Study = "parts"
+) -> str:
+    """Train and judge all networks of a study, see `Ablation`.
 
     Returns:
-        The table in Markdown; its figures are in `ablation.json`.
+        The table in Markdown; it stays in the folder too, and its figures beside it.
     """
+    trial = Ablation(output, frames, size, machine)
     results = []
-    for result in Ablation(output, frames, size, machine).results():
+    for result in trial.parts() if study == "parts" else trial.variations():
         results.append(result)
-        files.write_json(output / RESULT, results)
+        files.write_json(output / f"{study}.json", results)
         log.info("%s, seed %d: %s", result["arm"], result["seed"], describe(result))
-    text = table(results)
-    files.write_text(output / TABLE, text)
+    text = table(results) if study == "parts" else variations.table(results)
+    files.write_text(output / f"{study}.md", text)
     return text
 
 
