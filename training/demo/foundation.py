@@ -27,6 +27,7 @@ from phantom.truth import Sight
 from training.augment import NONE, NUMBERS, augment_frames, grid_fan, sampling_grid
 from training.batches import Draw, TrainingFrames
 from training.demo.anatomy import LANDMARKS, Anatomy, anatomy_of, draw, draw_abdomen
+from training.demo.muon import Float32Muon
 from training.losses import balanced_cross_entropy, dice_loss, mask_cross_entropy
 from training.module import FrameTraining
 from training.options import Augmentation, Recipe
@@ -152,12 +153,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         rest = [parameter for parameter in network.parameters() if id(parameter) not in of_muon]
         super().__init__([*matrices, *rest], {})
         self.optimisers: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(
-                matrices,
-                lr=matrix_rate,
-                weight_decay=weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            ),
+            Float32Muon(matrices, lr=matrix_rate, weight_decay=weight_decay),
             torch.optim.AdamW(rest, lr=rate, weight_decay=weight_decay),
         )
         self._share_groups()
