@@ -68,10 +68,24 @@ def test_a_round_more_narrows_the_intervals() -> None:
 
 def test_the_table_has_a_row_for_each_variation() -> None:
     results = [
-        {"varied": list(names), "seed": seed, "phantom_dice": value, "dice": {"a": value, "b": 0.5}}
+        {
+            "varied": list(names),
+            "seed": seed,
+            "phantom_dice": value,
+            "dice": {"a": value, "b": 0.5},
+            "mean_dice": (value + 0.5) / 2,
+        }
         for names, seed, value in zip(NAMES, SEEDS, _values(0), strict=True)
     ]
     lines = table(results).splitlines()
     assert "2 masks" in lines[0]
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in GROUPS]
     assert lines[2].endswith("| +0.100 [+0.100..+0.100] | +0.050 [+0.050..+0.050] |")
+
+
+def test_frames_without_masks_have_no_column() -> None:
+    results = [
+        {"varied": names, "seed": seed, "phantom_dice": 0.5, "dice": {}, "mean_dice": None}
+        for names, seed in zip(NAMES, SEEDS, strict=True)
+    ]
+    assert {line.count("|") for line in table(results).splitlines()} == {3}

@@ -97,17 +97,17 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     Args:
         results: of `ablation`, each with "varied", the names of its groups.
     """
+    columns = {"phantoms: gain in Dice [95 %]": "phantom_dice"}
+    if masks := len(results[0]["dice"]):
+        columns[f"labelled frames: gain in mean Dice of {masks} masks [95 %]"] = "mean_dice"
     varied, seeds = ([result[key] for result in results] for key in ("varied", "seed"))
-    on_phantoms = gains(varied, seeds, [result["phantom_dice"] for result in results])
-    real = [float(np.mean(list(result["dice"].values()))) for result in results]
-    on_frames = gains(varied, seeds, real)
-    lines = [
-        "| variation | phantoms: gain in Dice [95 %] "
-        f"| labelled frames: gain in mean Dice of {len(results[0]['dice'])} masks [95 %] |",
-        "| --- | --- | --- |",
-        *(f"| {name} | {_text(on_phantoms[name])} | {_text(on_frames[name])} |" for name in GROUPS),
+    found = [gains(varied, seeds, [result[key] for result in results]) for key in columns.values()]
+    rows = [
+        ["variation", *columns],
+        ["---"] * (1 + len(columns)),
+        *([name, *(_text(of_group[name]) for of_group in found)] for name in GROUPS),
     ]
-    return "\n".join(lines) + "\n"
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _text(gain: Gain) -> str:
