@@ -175,7 +175,7 @@ class Ablation:
         """
         for first in range(0, self._size.seeds, 2):
             for number, (names, augmentation, half) in enumerate(variations.design()):
-                title = f"varied: {', '.join(names) or 'nothing'}"
+                title = f"varied: {'; '.join(names) or 'nothing'}"
                 arm = FoundationArm(f"varied-{number}", title, _PLAIN, augmentation=augmentation)
                 seed = first + half
                 foundation = self._foundation(arm, seed)

@@ -1,10 +1,11 @@
 """What each variation of the frames is worth, by a fractional factorial design.
 
-Left out one at a time, eight variations take nine networks, and each gain is the difference of two
-of them. Here each of sixteen networks has about half of the variations, and each gain is the
-difference of eight networks and eight others: half as wide an interval for hardly twice the
-networks. The design has resolution IV (Box, Hunter & Hunter, Statistics for Experimenters, 2nd
-edition, chapter 6): no gain is mixed up with what two variations do together.
+Left out one at a time, eight variations take nine networks a seed, and each gain is the difference
+of two of them. Here each of sixteen networks has about half of the variations, and each gain is the
+difference of eight networks and eight others: intervals half as wide as eighteen networks of two
+seeds would give, where gains add up. The design has resolution IV (Box, Hunter & Hunter, Statistics
+for Experimenters, 2nd edition, chapter 6): no gain is mixed up with what two variations do
+together.
 """
 
 from collections.abc import Iterator, Sequence
