@@ -7,7 +7,8 @@ import torch
 
 from training.demo.muon import Float32Muon, _orthogonal
 
-OPTIONS = {"lr": 1e-2, "weight_decay": 0.1}
+LIKE_ADAMW = "match_rms_adamw"
+RATE, DECAY = 1e-2, 0.1
 
 
 def _steps(optimiser: torch.optim.Optimizer, matrix: torch.nn.Parameter, first: int) -> None:
@@ -22,11 +23,9 @@ def _steps(optimiser: torch.optim.Optimizer, matrix: torch.nn.Parameter, first: 
 def test_it_steps_as_pytorchs(shape: tuple[int, int], nesterov: bool) -> None:
     start = torch.randn(shape, generator=torch.Generator().manual_seed(9))
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    _steps(Float32Muon([ours], **OPTIONS, nesterov=nesterov), ours, 0)
-    torch_muon = torch.optim.Muon(
-        [theirs], **OPTIONS, nesterov=nesterov, adjust_lr_fn="match_rms_adamw"
-    )
-    _steps(torch_muon, theirs, 0)
+    _steps(Float32Muon([ours], lr=RATE, weight_decay=DECAY, nesterov=nesterov), ours, 0)
+    torchs = torch.optim.Muon([theirs], RATE, DECAY, nesterov=nesterov, adjust_lr_fn=LIKE_ADAMW)
+    _steps(torchs, theirs, 0)
     moved = (theirs - start).norm()
     assert moved > 0.05 and (ours - theirs).norm() < 0.02 * moved
 
@@ -34,14 +33,14 @@ def test_it_steps_as_pytorchs(shape: tuple[int, int], nesterov: bool) -> None:
 def test_it_goes_on_from_pytorchs_state() -> None:
     start = torch.randn((16, 16), generator=torch.Generator().manual_seed(9))
     theirs = torch.nn.Parameter(start.clone())
-    torch_muon = torch.optim.Muon([theirs], **OPTIONS, adjust_lr_fn="match_rms_adamw")
-    _steps(torch_muon, theirs, 0)
+    torchs = torch.optim.Muon([theirs], RATE, DECAY, adjust_lr_fn=LIKE_ADAMW)
+    _steps(torchs, theirs, 0)
     ours = torch.nn.Parameter(theirs.detach().clone())
-    optimiser = Float32Muon([ours], **OPTIONS)
-    optimiser.load_state_dict(deepcopy(torch_muon.state_dict()))
+    optimiser = Float32Muon([ours], lr=RATE, weight_decay=DECAY)
+    optimiser.load_state_dict(deepcopy(torchs.state_dict()))
     before = theirs.detach().clone()
     _steps(optimiser, ours, 3)
-    _steps(torch_muon, theirs, 3)
+    _steps(torchs, theirs, 3)
     assert (ours - theirs).norm() < 0.02 * (theirs - before).norm()
 
 

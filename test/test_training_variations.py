@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, fields
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_the_table_has_a_row_for_each_variation() -> None:
 
 
 def test_frames_without_masks_have_no_column() -> None:
-    results = [
+    results: list[dict[str, Any]] = [
         {"varied": names, "seed": seed, "phantom_dice": 0.5, "dice": {}, "mean_dice": None}
         for names, seed in zip(NAMES, SEEDS, strict=True)
     ]

@@ -17,15 +17,14 @@ class Float32Muon(torch.optim.Muon):
         """Optimise matrices; the options are torch.optim.Muon's."""
         super().__init__(matrices, adjust_lr_fn="match_rms_adamw", **options)
 
-    @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Step all matrices that have a gradient; the closure, if there is one, gives the loss."""
-        with torch.enable_grad():
-            loss = closure() if closure else None
-        for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    self._step(matrix, matrix.grad, group)
+        loss = closure() if closure else None
+        with torch.no_grad():
+            for group in self.param_groups:
+                for matrix in group["params"]:
+                    if matrix.grad is not None:
+                        self._step(matrix, matrix.grad, group)
         return loss
 
     def _step(self, matrix: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
@@ -44,7 +43,7 @@ def _orthogonal(
     """The singular values of a matrix become about 1, by Newton and Schulz's iteration."""
     linear, cubic, quintic = coefficients
     is_tall = matrix.shape[0] > matrix.shape[1]
-    wide = matrix.T if is_tall else matrix
+    wide: torch.Tensor = matrix.T if is_tall else matrix
     wide = wide / wide.norm().clamp(min=eps)
     for _ in range(steps):
         gram = wide @ wide.T
