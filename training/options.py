@@ -20,11 +20,12 @@ Intensity = Literal["as-is", "fan"]
 Tokens = Literal["auto", "fan", "all", "registers"]
 # network.Norms and network.HeadName, likewise.
 Norms = Literal["shared", "by-source"]
-Study = Literal["parts", "variations"]
 HeadName = Literal["joint", "class", "area", "rating", "fusion", "fusion-concat", "fusion-late"]
 # Which frames without annotation teach an empty mask. Next to annotated frames, and in sweeps that
 # nobody looked through, abdomens are well in view that no mask tells of.
 EmptyMasks = Literal["all", "far", "none"]
+# What an ablation tries.
+Study = Literal["parts", "variations"]
 
 
 @dataclass(frozen=True)

@@ -274,12 +274,14 @@ def ablation(
         The table in Markdown; it stays in the folder too, and its figures beside it.
     """
     trial = Ablation(output, frames, size, machine)
+    studies = {"parts": (trial.parts, table), "variations": (trial.variations, variations.table)}
+    judge, table_of = studies[study]
     results = []
-    for result in trial.parts() if study == "parts" else trial.variations():
+    for result in judge():
         results.append(result)
         files.write_json(output / f"{study}.json", results)
         log.info("%s, seed %d: %s", result["arm"], result["seed"], describe(result))
-    text = table(results) if study == "parts" else variations.table(results)
+    text = table_of(results)
     files.write_text(output / f"{study}.md", text)
     return text
 

@@ -28,7 +28,10 @@ class Float32Muon(torch.optim.Muon):
         return loss
 
     def _step(self, matrix: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
-        momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(gradient))
+        state = self.state[matrix]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        momentum = state["momentum_buffer"]
         momentum.lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
         update = _orthogonal(ahead, group["ns_coefficients"], group["ns_steps"], group["eps"])
