@@ -906,10 +906,17 @@ def calibrate_anew(bundle: Path, cache: Cache, output: Path, *more: str) -> int:
 
 
 def test_a_bundle_is_calibrated_anew_and_keeps_its_weights(
-    report: dict[str, Any], finished: Path, cache: Cache, base: Path, tmp_path: Path
+    report: dict[str, Any],
+    finished: Path,
+    cache: Cache,
+    base: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     pack(finished.parent, base, tmp_path / "old", pack_options(merge=False))
     assert calibrate_anew(tmp_path / "old", cache, tmp_path / "new") == 0
+    assert f"cases: {CASES} of {CASES}" in caplog.text
     old, new = load_bundle(tmp_path / "old"), load_bundle(tmp_path / "new")
     assert old.id != new.id
     for name in ("trunk.safetensors", "member_0.safetensors"):

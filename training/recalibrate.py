@@ -5,10 +5,7 @@ is not clearly better on cases that it was not fitted to.
 """
 
 import logging
-import sys
 from typing import Any
-
-from tqdm import tqdm
 
 from acouslic import files
 from acouslic.bundle import BUNDLE, copy_bundle, load_bundle
@@ -16,6 +13,7 @@ from acouslic.calibration import Calibration
 from acouslic.engine import choose_device
 from acouslic.errors import InputError
 from dataset.cache import open_cache
+from dataset.processes import progress
 from training.calibration import HeldOut, calibrate, describe, in_parts, with_calibration
 from training.cards import card_of
 from training.cross_validate import case_evidence
@@ -48,9 +46,7 @@ def recalibrate(options: Calibrate) -> dict[str, Any]:
         )
     held_out = [
         HeldOut(case, part, case_evidence(case, bundle.members))
-        for case, part in tqdm(
-            in_parts(cache.cases, options.parts), unit="case", disable=not sys.stderr.isatty()
-        )
+        for case, part in progress(in_parts(cache.cases, options.parts), len(cache.cases), "cases")
     ]
     if bundle.sweep_head is not None:
         log.warning(
