@@ -16,7 +16,8 @@ Trains two folds on the sites A and B, mixed with random phantoms, and three tim
 random phantoms, the variations of the grey levels, one mean and spread of the brightness inside the fan. The first two
 are cross-validated, a sweep head tried, and all eight have the calibration that comes of it. Each is judged on the same
 phantoms of C, and the first two together as an ensemble. On two cores with avx512_bf16 and nothing else running it takes
-about two hours. What is finished is not done again: give the same command to go on where it was stopped.
+about two and a half hours, with AVX2 alone two to three times that. What is finished is not done again: give the same
+command to go on where it was stopped.
 TEXT
 }
 
